@@ -1,0 +1,25 @@
+import type { Database } from '../db/database.ts'
+import type { BlobStore } from './ports/blob-store.ts'
+import type { Clock } from './ports/clock.ts'
+import type { JobQueue } from './ports/job-queue.ts'
+import type { RunnerLauncher } from './ports/runner-launcher.ts'
+import type { Signer } from './ports/signer.ts'
+import type { Principal } from './services/authorization/principal.ts'
+
+/** What the registry is made of; each deployment brings its own. */
+export interface Dependencies {
+  readonly db: Database
+  readonly blobs: BlobStore
+  readonly queue: JobQueue
+  readonly launcher: RunnerLauncher
+  readonly signer: Signer
+  readonly clock: Clock
+  /** Base of absolute URLs in answers, without a trailing slash. */
+  readonly publicUrl: string
+}
+
+/** What every service gets: `verbEntity({ ctx, input })`. */
+export interface RequestContext extends Dependencies {
+  readonly principal: Principal
+  readonly requestId: string
+}

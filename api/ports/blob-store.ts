@@ -1,0 +1,58 @@
+/** A signed request that a client or runner can make without any other credential. */
+export interface SignedRequest {
+  readonly method: 'GET' | 'PUT'
+  /** Absolute. */
+  readonly url: string
+  /** Headers that must be sent with it. */
+  readonly headers: Readonly<Record<string, string>>
+}
+
+export interface ByteRange {
+  readonly offset: number
+  readonly length: number
+}
+
+/** A part of a staged object that has arrived. */
+export interface StagedPart {
+  readonly number: number
+  readonly size: number
+}
+
+/**
+ * Where bytes live. Keys: `blobs/sha256/<2 hex>/<64 hex>` for immutable blobs (written only by `promote`
+ * and `putBlob`), `uploads/<upload file id>` for what clients stage, `attempts/<job>/<attempt>/<name>`
+ * for what one attempt of a job writes.
+ */
+export interface BlobStore {
+  /** Bytes of a blob range, streamed with backpressure. Rejects with `BlobMissingError` when it is not there. */
+  read(key: string, range: ByteRange, signal?: AbortSignal): Promise<ReadableStream<Uint8Array>>
+  /** Size in bytes, or null when there is no such object. */
+  size(key: string): Promise<number | null>
+  /** Stores small bytes made by the registry itself (file headers) under their digest. Idempotent. */
+  putBlob(sha256: string, bytes: Uint8Array): Promise<void>
+  signGet(key: string, range: ByteRange | null): Promise<SignedRequest>
+  /**
+   * A single PUT of exactly `size` bytes. With `sha256` the store itself refuses other bytes.
+   * With `part`, the bytes are that part of the object, starting at `part.offset`.
+   */
+  signPut(key: string, put: { size: number; sha256?: string; part?: { number: number; offset: number; objectSize: number } }): Promise<SignedRequest>
+  /** Parts that arrived whole, for resuming an upload. */
+  stagedParts(key: string): Promise<StagedPart[]>
+  /** Joins the parts of a staged object into one. Idempotent. */
+  assemble(key: string, parts: readonly StagedPart[]): Promise<void>
+  /** Moves a verified staged object to its content-addressed key. Idempotent; a blob that is there already wins. */
+  promote(key: string, blob: { sha256: string; size: number }): Promise<void>
+  /** Removes staged objects under a prefix. Blobs are never removed by this. */
+  discard(prefix: string): Promise<void>
+}
+
+export class BlobMissingError extends Error {
+  constructor(key: string) {
+    super(`the blob store has no object ${key}`)
+    this.name = 'BlobMissingError'
+  }
+}
+
+export function blobKey(sha256: string): string {
+  return `blobs/sha256/${sha256.slice(0, 2)}/${sha256}`
+}

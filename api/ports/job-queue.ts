@@ -1,0 +1,26 @@
+import type { Database } from '../../db/database.ts'
+
+export const JOB_KINDS = ['ingest', 'merge'] as const
+export type JobKind = (typeof JOB_KINDS)[number]
+
+/** One attempt of one job; `retryCount` fences it: an older attempt cannot settle a newer one. */
+export interface Attempt {
+  readonly kind: JobKind
+  /** Id of the row in `jobs`. */
+  readonly jobId: string
+  readonly queueId: string
+  readonly retryCount: number
+}
+
+/** Jobs wait here in the same database, and are enqueued and settled in the caller's transaction. */
+export interface JobQueue {
+  enqueue(tx: Database, job: { kind: JobKind; jobId: string }): Promise<{ queueId: string }>
+  /** The oldest waiting job of one of the kinds, or null. */
+  claim(kinds: readonly JobKind[]): Promise<Attempt | null>
+  /** Extends the lease. False: this attempt no longer holds the job. */
+  touch(attempt: Attempt): Promise<boolean>
+  /** False: this attempt no longer holds the job, and the transaction must be rolled back. */
+  complete(tx: Database, attempt: Attempt): Promise<boolean>
+  /** `retry: false` ends the job for good. `willRetry` tells whether another attempt follows. */
+  fail(tx: Database, attempt: Attempt, failure: { message: string; retry: boolean }): Promise<{ held: boolean; willRetry: boolean }>
+}

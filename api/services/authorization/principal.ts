@@ -1,0 +1,18 @@
+export const SCOPES = ['read', 'publish', 'admin', 'runner'] as const
+export type Scope = (typeof SCOPES)[number]
+export type Role = 'reader' | 'publisher' | 'admin'
+
+/** Who asks. Anonymous readers see what is public. */
+export type Principal =
+  | { readonly kind: 'anonymous' }
+  | {
+      readonly kind: 'user'
+      readonly userId: string
+      readonly userName: string
+      readonly tokenId: string
+      readonly scopes: readonly Scope[]
+      /** Registry administrator. */
+      readonly isAdmin: boolean
+      /** Organization ids and the role in each, already narrowed to what the token allows. */
+      readonly roles: ReadonlyMap<string, Role>
+    }

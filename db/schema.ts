@@ -1,0 +1,256 @@
+import { sql } from 'drizzle-orm'
+import {
+  bigint, bigserial, boolean, check, doublePrecision, index, integer, jsonb, pgEnum, pgTable, primaryKey, text, timestamp, uniqueIndex, uuid,
+} from 'drizzle-orm/pg-core'
+import type { Derivation } from '../patch/derivation.ts'
+import type { ModelManifest, PatchManifest } from '../patch/manifest.ts'
+
+function createdAt() {
+  return timestamp('created_at', { withTimezone: true }).notNull().defaultNow()
+}
+
+export const role = pgEnum('role', ['reader', 'publisher', 'admin'])
+export const visibility = pgEnum('visibility', ['public', 'internal'])
+export const publishState = pgEnum('publish_state', ['draft', 'uploaded', 'verifying', 'published', 'rejected'])
+export const jobKind = pgEnum('job_kind', ['ingest', 'merge', 'analyze', 'evaluate', 'finetune', 'evolve'])
+export const jobState = pgEnum('job_state', ['queued', 'running', 'succeeded', 'failed', 'cancelled'])
+export const derivationState = pgEnum('derivation_state', ['queued', 'ready', 'failed'])
+
+export const organizations = pgTable('organizations', {
+  id: uuid('id').primaryKey().defaultRandom(),
+  name: text('name').notNull(),
+  displayName: text('display_name'),
+  createdAt: createdAt(),
+}, (t) => [uniqueIndex('organizations_name').on(sql`lower(${t.name})`)])
+
+export const users = pgTable('users', {
+  id: uuid('id').primaryKey().defaultRandom(),
+  name: text('name').notNull(),
+  /** Registry administrator: may create organizations and tokens for anybody. */
+  isAdmin: boolean('is_admin').notNull().default(false),
+  createdAt: createdAt(),
+}, (t) => [uniqueIndex('users_name').on(sql`lower(${t.name})`)])
+
+export const members = pgTable('members', {
+  organizationId: uuid('organization_id').notNull().references(() => organizations.id),
+  userId: uuid('user_id').notNull().references(() => users.id),
+  role: role('role').notNull(),
+  createdAt: createdAt(),
+}, (t) => [primaryKey({ columns: [t.organizationId, t.userId] })])
+
+/** API tokens. The token itself is shown once and never stored: only its SHA-256. */
+export const tokens = pgTable('tokens', {
+  id: uuid('id').primaryKey().defaultRandom(),
+  userId: uuid('user_id').notNull().references(() => users.id),
+  name: text('name').notNull(),
+  sha256: text('sha256').notNull(),
+  /** `read`, `publish`, `admin`, `runner`. */
+  scopes: text('scopes').array().notNull(),
+  /** Limits the token to one organization; null for every organization of its user. */
+  organizationId: uuid('organization_id').references(() => organizations.id),
+  expiresAt: timestamp('expires_at', { withTimezone: true }),
+  lastUsedAt: timestamp('last_used_at', { withTimezone: true }),
+  revokedAt: timestamp('revoked_at', { withTimezone: true }),
+  createdAt: createdAt(),
+}, (t) => [uniqueIndex('tokens_sha256').on(t.sha256)])
+
+export const models = pgTable('models', {
+  id: uuid('id').primaryKey().defaultRandom(),
+  organizationId: uuid('organization_id').notNull().references(() => organizations.id),
+  name: text('name').notNull(),
+  description: text('description').notNull().default(''),
+  visibility: visibility('visibility').notNull().default('public'),
+  createdAt: createdAt(),
+}, (t) => [uniqueIndex('models_name').on(t.organizationId, sql`lower(${t.name})`)])
+
+export const modelVersions = pgTable('model_versions', {
+  id: uuid('id').primaryKey().defaultRandom(),
+  modelId: uuid('model_id').notNull().references(() => models.id),
+  version: text('version').notNull(),
+  state: publishState('state').notNull().default('draft'),
+  origin: text('origin', { enum: ['uploaded', 'derived'] }).notNull().default('uploaded'),
+  /** `sha256:…` over the files; null until published. */
+  digest: text('digest'),
+  manifest: jsonb('manifest').$type<ModelManifest>(),
+  parentId: uuid('parent_id'),
+  /** How it descends from its parent, such as `continued-pretraining`. */
+  parentKind: text('parent_kind'),
+  /** Why ingest refused it. */
+  rejection: jsonb('rejection').$type<{ code: string; message: string; file?: string; tensor?: string }[]>(),
+  createdBy: uuid('created_by').notNull().references(() => users.id),
+  createdAt: createdAt(),
+  publishedAt: timestamp('published_at', { withTimezone: true }),
+}, (t) => [
+  uniqueIndex('model_versions_version').on(t.modelId, t.version),
+  index('model_versions_digest').on(t.digest),
+  index('model_versions_parent').on(t.parentId),
+])
+
+export const patches = pgTable('patches', {
+  id: uuid('id').primaryKey().defaultRandom(),
+  organizationId: uuid('organization_id').notNull().references(() => organizations.id),
+  name: text('name').notNull(),
+  description: text('description').notNull().default(''),
+  visibility: visibility('visibility').notNull().default('public'),
+  /** Markdown of the newest published version's README.md. */
+  readme: text('readme'),
+  createdAt: createdAt(),
+}, (t) => [uniqueIndex('patches_name').on(t.organizationId, sql`lower(${t.name})`)])
+
+export const patchVersions = pgTable('patch_versions', {
+  id: uuid('id').primaryKey().defaultRandom(),
+  patchId: uuid('patch_id').notNull().references(() => patches.id),
+  /** Semver. */
+  version: text('version').notNull(),
+  state: publishState('state').notNull().default('draft'),
+  digest: text('digest'),
+  manifest: jsonb('manifest').$type<PatchManifest>(),
+  baseVersionId: uuid('base_version_id').notNull().references(() => modelVersions.id),
+  /** Model versions that the publisher declares as targets: a semver range, or null for any. */
+  targetRange: text('target_range'),
+  rejection: jsonb('rejection').$type<{ code: string; message: string; file?: string; tensor?: string }[]>(),
+  createdBy: uuid('created_by').notNull().references(() => users.id),
+  createdAt: createdAt(),
+  publishedAt: timestamp('published_at', { withTimezone: true }),
+}, (t) => [
+  uniqueIndex('patch_versions_version').on(t.patchId, t.version),
+  index('patch_versions_digest').on(t.digest),
+  index('patch_versions_base').on(t.baseVersionId),
+])
+
+/** What may change about an immutable patch version: yank and deprecation. */
+export const patchMarks = pgTable('patch_marks', {
+  patchVersionId: uuid('patch_version_id').primaryKey().references(() => patchVersions.id),
+  yankedAt: timestamp('yanked_at', { withTimezone: true }),
+  yankReason: text('yank_reason'),
+  deprecation: text('deprecation'),
+})
+
+export const distTags = pgTable('dist_tags', {
+  patchId: uuid('patch_id').notNull().references(() => patches.id),
+  tag: text('tag').notNull(),
+  patchVersionId: uuid('patch_version_id').notNull().references(() => patchVersions.id),
+}, (t) => [primaryKey({ columns: [t.patchId, t.tag] })])
+
+/** Immutable, content-addressed bytes in the blob store. */
+export const blobs = pgTable('blobs', {
+  sha256: text('sha256').primaryKey(),
+  size: bigint('size', { mode: 'number' }).notNull(),
+  createdAt: createdAt(),
+})
+
+/** What a draft's client says it will upload; the bytes are staged until ingest has verified them. */
+export const uploadFiles = pgTable('upload_files', {
+  id: uuid('id').primaryKey().defaultRandom(),
+  modelVersionId: uuid('model_version_id').references(() => modelVersions.id, { onDelete: 'cascade' }),
+  patchVersionId: uuid('patch_version_id').references(() => patchVersions.id, { onDelete: 'cascade' }),
+  path: text('path').notNull(),
+  size: bigint('size', { mode: 'number' }).notNull(),
+  sha256: text('sha256').notNull(),
+  /** The same organization already holds a blob of this digest: nothing is uploaded. */
+  held: boolean('held').notNull().default(false),
+}, (t) => [
+  index('upload_files_model_version').on(t.modelVersionId),
+  index('upload_files_patch_version').on(t.patchVersionId),
+  check('upload_files_owner', sql`num_nonnulls(${t.modelVersionId}, ${t.patchVersionId}) = 1`),
+])
+
+export const derivations = pgTable('derivations', {
+  /** SHA-256 of the canonical recipe, 64 hex. */
+  id: text('id').primaryKey(),
+  recipe: jsonb('recipe').$type<Derivation>().notNull(),
+  targetVersionId: uuid('target_version_id').notNull().references(() => modelVersions.id),
+  state: derivationState('state').notNull().default('queued'),
+  jobId: uuid('job_id'),
+  manifest: jsonb('manifest').$type<ModelManifest>(),
+  /** Receipt figures by tensor: output digest, patch norm, realised delta. */
+  receipt: jsonb('receipt').$type<DerivationReceipt>(),
+  createdAt: createdAt(),
+  readyAt: timestamp('ready_at', { withTimezone: true }),
+}, (t) => [index('derivations_target').on(t.targetVersionId)])
+
+export interface DerivationReceipt {
+  engine: { name: string; version: string; path: string }
+  tensors: { name: string; digest: string; patchNorm: number; realisedNorm: number }[]
+  /** Bytes of blobs that this merge added: changed tensors and new headers. */
+  storedBytes: number
+  /** Seconds from claim to completion. */
+  seconds: number
+}
+
+export const derivationPatches = pgTable('derivation_patches', {
+  derivationId: text('derivation_id').notNull().references(() => derivations.id),
+  position: integer('position').notNull(),
+  patchVersionId: uuid('patch_version_id').notNull().references(() => patchVersions.id),
+  weight: doublePrecision('weight').notNull(),
+}, (t) => [primaryKey({ columns: [t.derivationId, t.position] }), index('derivation_patches_patch').on(t.patchVersionId)])
+
+/** A file that can be fetched: of a model version, a patch version, or a merged model. */
+export const files = pgTable('files', {
+  id: uuid('id').primaryKey().defaultRandom(),
+  modelVersionId: uuid('model_version_id').references(() => modelVersions.id),
+  patchVersionId: uuid('patch_version_id').references(() => patchVersions.id),
+  derivationId: text('derivation_id').references(() => derivations.id),
+  path: text('path').notNull(),
+  size: bigint('size', { mode: 'number' }).notNull(),
+  etag: text('etag').notNull(),
+}, (t) => [
+  uniqueIndex('files_model_version').on(t.modelVersionId, t.path),
+  uniqueIndex('files_patch_version').on(t.patchVersionId, t.path),
+  uniqueIndex('files_derivation').on(t.derivationId, t.path),
+  check('files_owner', sql`num_nonnulls(${t.modelVersionId}, ${t.patchVersionId}, ${t.derivationId}) = 1`),
+])
+
+/** The extents of a file, in order: it is a virtual file when there is more than one. */
+export const extents = pgTable('extents', {
+  fileId: uuid('file_id').notNull().references(() => files.id, { onDelete: 'cascade' }),
+  position: integer('position').notNull(),
+  blob: text('blob').notNull().references(() => blobs.sha256),
+  offset: bigint('offset', { mode: 'number' }).notNull(),
+  length: bigint('length', { mode: 'number' }).notNull(),
+}, (t) => [primaryKey({ columns: [t.fileId, t.position] }), index('extents_blob').on(t.blob)])
+
+export interface JobProgress { phase: string; done: number; total: number; unit: 'bytes' | 'tensors' | 'files' }
+export interface JobFailure { code: string; message: string; retryable: boolean }
+
+/** The public face of a job; the queue itself is pg-boss's, in the same database. */
+export const jobs = pgTable('jobs', {
+  id: uuid('id').primaryKey().defaultRandom(),
+  kind: jobKind('kind').notNull(),
+  state: jobState('state').notNull().default('queued'),
+  organizationId: uuid('organization_id').notNull().references(() => organizations.id),
+  modelVersionId: uuid('model_version_id').references(() => modelVersions.id),
+  patchVersionId: uuid('patch_version_id').references(() => patchVersions.id),
+  derivationId: text('derivation_id').references(() => derivations.id),
+  /** The id of its pg-boss job. */
+  queueId: uuid('queue_id'),
+  attempt: integer('attempt').notNull().default(0),
+  progress: jsonb('progress').$type<JobProgress>(),
+  failure: jsonb('failure').$type<JobFailure>(),
+  requestedBy: uuid('requested_by').references(() => users.id),
+  createdAt: createdAt(),
+  startedAt: timestamp('started_at', { withTimezone: true }),
+  endedAt: timestamp('ended_at', { withTimezone: true }),
+}, (t) => [index('jobs_organization').on(t.organizationId, t.createdAt), index('jobs_derivation').on(t.derivationId)])
+
+/** One row for every change of state, written in the same transaction. */
+export const audit = pgTable('audit', {
+  id: bigserial('id', { mode: 'number' }).primaryKey(),
+  at: timestamp('at', { withTimezone: true }).notNull().defaultNow(),
+  requestId: text('request_id').notNull(),
+  /** Null for the registry itself (bootstrap, runner completions). */
+  userId: uuid('user_id'),
+  tokenId: uuid('token_id'),
+  organizationId: uuid('organization_id'),
+  /** `<entity>.<verb>`, such as `patch-version.yank`. */
+  action: text('action').notNull(),
+  subject: text('subject').notNull(),
+  before: jsonb('before'),
+  after: jsonb('after'),
+}, (t) => [index('audit_organization').on(t.organizationId, t.id)])
+
+/** Single-row settings of this registry: signing keys, made at first start. */
+export const settings = pgTable('settings', {
+  key: text('key').primaryKey(),
+  value: jsonb('value').notNull(),
+})
