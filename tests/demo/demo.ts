@@ -1,0 +1,173 @@
+/**
+ * The main job on the embedded default, with the real server and the real command line:
+ * a model evolves, a patch trained on its old version is ported to the new one, and the merged
+ * model is fetched and verified. `npm run demo -- --serve` keeps the registry running.
+ */
+import { spawn, type ChildProcess } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { mkdir, readFile, readdir, rm } from 'node:fs/promises'
+import { basename, join, relative } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { parseArgs, styleText } from 'node:util'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const HELP = `Usage: npm run demo -- [options]
+
+Publishes a model, its evolved version and a patch trained on the old one, ports the patch, and
+verifies the merged bytes against a merge made without the registry.
+
+  --architecture NAME   llama, mistral or gemma2 (default llama)
+  --data DIR            the demo's folder, emptied first (default .portllm/demo)
+  --serve               keep the registry running and print the merged model's page
+  --port N              port of the registry (default: a free one)
+`
+
+interface Scores {
+  models: Record<string, { drift: number; patches: { name: string; task: string; variety: string; accuracy: Record<'base' | 'base_patched' | 'evolved' | 'evolved_patched', number> }[] }>
+  tasks: Record<string, { examples: number; chance: number }>
+}
+
+interface Registry { url: string; token: string; process: ChildProcess }
+
+const { values: options } = parseArgs({
+  options: {
+    architecture: { type: 'string', default: 'llama' },
+    data: { type: 'string', default: join(ROOT, '.portllm/demo') },
+    serve: { type: 'boolean', default: false },
+    port: { type: 'string', default: '0' },
+    help: { type: 'boolean', default: false },
+  },
+})
+
+let stepNumber = 0
+function step(title: string): void {
+  stepNumber++
+  console.log(`\n${styleText('bold', `${stepNumber}. ${title}`)}`)
+}
+
+/** Starts the registry and waits until it tells its address and its first token. */
+function startRegistry(data: string, port: string): Promise<Registry> {
+  const child = spawn('node', [join(ROOT, 'api/server.ts'), '--data', data, '--port', port, '--json'], { stdio: ['ignore', 'pipe', 'inherit'] })
+  return new Promise((resolve, reject) => {
+    child.once('exit', (code) => reject(new Error(`the registry stopped with exit code ${code}`)))
+    createInterface({ input: child.stdout! }).on('line', (line) => {
+      const ready = JSON.parse(line) as { url: string; bootstrapToken: string | null }
+      if (ready.bootstrapToken === null) reject(new Error(`${data} is not an empty data folder`))
+      else resolve({ url: ready.url, token: ready.bootstrapToken, process: child })
+    })
+  })
+}
+
+function stopRegistry(registry: Registry): Promise<void> {
+  return new Promise((resolve) => {
+    registry.process.removeAllListeners('exit')
+    registry.process.once('exit', () => resolve())
+    registry.process.kill('SIGTERM')
+  })
+}
+
+/** Runs the real command line, shows the command, and gives its `--json` answer. */
+async function portllm(registry: Registry | null, ...args: string[]): Promise<Record<string, any>> {
+  console.log(styleText('cyan', `   $ portllm ${args.map((arg) => (arg.startsWith('/') ? relative(ROOT, arg) : arg)).join(' ')}`))
+  const env = { ...process.env, XDG_CONFIG_HOME: join(options.data, 'config'), ...(registry && { PORTLLM_REGISTRY: registry.url, PORTLLM_TOKEN: registry.token }) }
+  const child = spawn('node', [join(ROOT, 'cli/main.ts'), ...args, '--json'], { env, stdio: ['ignore', 'pipe', 'inherit'] })
+  let out = ''
+  for await (const chunk of child.stdout) out += chunk
+  const code = child.exitCode ?? (await new Promise<number | null>((resolve) => child.once('exit', resolve)))
+  if (code !== 0) throw new Error(`portllm ${args[0]} ended with exit code ${code}\n${out}`)
+  return JSON.parse(out)
+}
+
+async function sha256(path: string): Promise<string> {
+  const hash = createHash('sha256')
+  for await (const chunk of createReadStream(path)) hash.update(chunk)
+  return hash.digest('hex')
+}
+
+/** SHA-256 of every safetensors file of a folder, by name. */
+async function weightDigests(folder: string): Promise<Map<string, string>> {
+  const names = (await readdir(folder)).filter((name) => name.endsWith('.safetensors')).sort()
+  return new Map(await Promise.all(names.map(async (name) => [name, await sha256(join(folder, name))] as const)))
+}
+
+function percent(fraction: number): string {
+  return `${(100 * fraction).toFixed(1)}%`.padStart(6)
+}
+
+function kilobytes(bytes: number): string {
+  return `${(bytes / 1000).toFixed(0)} kB`
+}
+
+async function main(): Promise<void> {
+  if (options.help) return void process.stdout.write(HELP)
+  const { architecture, data } = options
+  const scores = JSON.parse(await readFile(join(ROOT, 'tests/fixtures/scores.json'), 'utf8')) as Scores
+  const model = scores.models[architecture]
+  if (!model) throw new Error(`there is no fixture named ${architecture}: use one of ${Object.keys(scores.models).join(', ')}`)
+  const fixture = join(ROOT, 'tests/fixtures', architecture)
+  const patch = model.patches[0]!
+  const task = scores.tasks[patch.task]!
+  const [base, evolved, patchRef] = [`lab/tiny-${architecture}@1.0`, `lab/tiny-${architecture}@2.0`, `hospital/${patch.task}@1.0.0`]
+
+  await rm(data, { recursive: true, force: true })
+  await mkdir(data, { recursive: true })
+
+  step('Start a registry: Node, an embedded PostgreSQL, a folder, and a runner with the native core')
+  const registry = await startRegistry(join(data, 'registry'), options.port)
+  console.log(`   listening on ${registry.url}`)
+  try {
+    await portllm(registry, 'org', 'create', 'lab')
+    await portllm(registry, 'org', 'create', 'hospital')
+
+    step('A lab publishes a model, and later its evolved version')
+    await portllm(registry, 'publish', join(fixture, 'base'), '--name', base.split('@')[0]!, '--version', '1.0')
+    await portllm(registry, 'publish', join(fixture, 'evolved'), '--name', base.split('@')[0]!, '--version', '2.0', '--parent', base, '--parent-kind', 'continued-pretraining')
+    console.log(`   the weights moved by ${percent(model.drift).trim()} between the two`)
+
+    step('A hospital publishes the patch that it trained on the old version')
+    await portllm(registry, 'publish', join(fixture, patch.name), '--name', `hospital/${patch.task}`, '--version', '1.0.0', '--base', base)
+
+    step('Does it fit the new version?')
+    const resolution = await portllm(registry, 'resolve', patchRef, '--target', evolved)
+    console.log(`   verdict: ${styleText('green', resolution.verdict)}`)
+    for (const reason of resolution.patches[0].reasons) console.log(`   - ${reason.message}`)
+
+    step('GET the merged model')
+    const merged = join(data, 'merged')
+    const got = await portllm(registry, 'get', evolved, '--patch', patchRef, '--output', merged)
+    const derivation = await (await fetch(`${registry.url}/v1/derivations/${got.derivation}`, { headers: { authorization: `Bearer ${registry.token}` } })).json()
+    const total = derivation.files.reduce((sum: number, file: { size: number }) => sum + file.size, 0)
+    console.log(`   ${derivation.files.length} files, ${kilobytes(total)}; the registry stored ${kilobytes(derivation.receipt.storedBytes)} for it: the changed tensors and the new headers`)
+
+    step('Verify: merge again without the registry, and compare every byte of the weights')
+    const local = join(data, 'merged-locally')
+    await portllm(null, 'merge', join(fixture, 'evolved'), join(fixture, patch.name), '--output', local)
+    const [theirs, ours] = [await weightDigests(merged), await weightDigests(local)]
+    for (const [name, digest] of theirs) {
+      if (ours.get(name) !== digest) throw new Error(`${name} differs: the registry gave ${digest}, the local merge ${ours.get(name)}`)
+      console.log(`   ${styleText('green', 'identical')} ${digest.slice(0, 16)}… ${name}`)
+    }
+    if (theirs.size === 0 || theirs.size !== ours.size) throw new Error(`${merged} has ${theirs.size} weight files, ${local} has ${ours.size}`)
+
+    step(`What it is for: accuracy on "${patch.task}", ${task.examples} held-out examples, chance ${percent(task.chance).trim()} (tests/fixtures/make.py)`)
+    const rows = [['base', 'base'], ['base + patch', 'base_patched'], ['evolved', 'evolved'], ['evolved + ported patch', 'evolved_patched']] as const
+    for (const [label, key] of rows) console.log(`   ${label.padEnd(24)} ${percent(patch.accuracy[key])}  ${'█'.repeat(Math.round(40 * patch.accuracy[key]))}`)
+
+    const page = `${registry.url}/derivations/${got.derivation}`
+    if (!options.serve) {
+      console.log(`\nDone. The merged model is in ${relative(process.cwd(), merged) || basename(merged)}; --serve keeps the registry running.`)
+      return
+    }
+    console.log(`\nThe registry keeps running. Its page for the merged model:\n   ${styleText('bold', page)}\n   token: ${registry.token}\nStop it with Ctrl-C.`)
+    await new Promise<void>((resolve) => process.once('SIGINT', resolve).once('SIGTERM', resolve))
+  } finally {
+    await stopRegistry(registry)
+  }
+}
+
+main().catch((error: Error) => {
+  console.error(styleText('red', `demo failed: ${error.message}`))
+  process.exitCode = 1
+})
