@@ -1,0 +1,94 @@
+import { html, raw } from 'hono/html'
+import { formatBytes, formatDate, formatNumber } from './format.ts'
+import { layout, type Html } from './layout.ts'
+
+export interface MergedModelView {
+  id: string
+  state: 'queued' | 'ready' | 'failed'
+  rule: string
+  target: { reference: string; digest: string }
+  patches: { reference: string; digest: string; weight: number }[]
+  files: { path: string; size: number; etag: string; changed: boolean }[]
+  receipt: {
+    engine: { name: string; version: string; path: string }
+    tensors: { name: string; digest: string; patchNorm: number; realisedNorm: number }[]
+    storedBytes: number
+    seconds: number
+  } | null
+  job: { id: string; state: string; failure: { message: string } | null } | null
+  createdAt: string
+  readyAt: string | null
+}
+
+/** The page of a merged model: what it is made of, its files, and the receipt of the merge. */
+export function mergedModelPage(view: MergedModelView): Html {
+  return layout({
+    title: `${view.target.reference} + ${view.patches.map((patch) => patch.reference).join(' + ')}`,
+    body: html`
+      <h1>Merged model <span class="badge ${view.state === 'failed' ? 'bad' : 'good'}">${view.state}</span></h1>
+      <div class="digest">${view.id}</div>
+      ${recipe(view)}
+      ${view.state === 'ready' ? html`${fetching(view)}${filesTable(view)}${receipt(view)}` : jobState(view)}`,
+  })
+}
+
+function recipe(view: MergedModelView): Html {
+  return html`<h2>Derivation</h2>
+    <ul class="chain">
+      <li><a href="/models/${view.target.reference.replace('@', '/')}">${view.target.reference}</a><div class="digest">${shortDigest(view.target.digest)}</div></li>
+      ${view.patches.map((patch) => html`<li class="arrow">+</li>
+        <li>${patch.weight === 1 ? '' : html`${patch.weight} × `}<a href="/patches/${patch.reference.split('@')[0]}">${patch.reference}</a><div class="digest">${shortDigest(patch.digest)}</div></li>`)}
+      <li class="arrow">under</li><li><code>${view.rule}</code></li>
+    </ul>`
+}
+
+function fetching(view: MergedModelView): Html {
+  const patches = view.patches.map((patch) => `--patch ${patch.reference}${patch.weight === 1 ? '' : `:${patch.weight}`}`).join(' ')
+  return html`<h2>Get it</h2><pre>portllm get ${view.target.reference} ${patches} --output ./merged</pre>`
+}
+
+function filesTable(view: MergedModelView): Html {
+  return html`<h2>Files</h2><div class="scroll"><table>
+    <tr><th>Path</th><th class="number">Size</th><th></th><th>Identity</th></tr>
+    ${view.files.map((file) => html`<tr>
+      <td><a href="/v1/derivations/${view.id}/files/${file.path}">${file.path}</a></td>
+      <td class="number">${formatBytes(file.size)}</td>
+      <td>${file.changed ? html`<span class="badge good">merged</span>` : html`<span class="dim">the target's own</span>`}</td>
+      <td class="digest">${file.etag.slice(0, 16)}…</td></tr>`)}
+  </table></div>`
+}
+
+function receipt(view: MergedModelView): Html {
+  if (view.receipt === null) return html``
+  const { engine, tensors, storedBytes, seconds } = view.receipt
+  const total = view.files.reduce((sum, file) => sum + file.size, 0)
+  return html`<h2>Receipt</h2>
+    <p>${formatNumber(tensors.length)} tensors changed by ${engine.name} ${engine.version} (${engine.path}) in ${seconds.toFixed(2)} s, ready ${formatDate(view.readyAt)}.
+    Stored for it: ${formatBytes(storedBytes)} of ${formatBytes(total)}.</p>
+    <p class="dim">Realised delta: the part of the patch's norm that is left after rounding to the model's dtype.</p>
+    <div class="scroll"><table>
+      <tr><th>Tensor</th><th class="number">‖P‖</th><th class="number">Realised</th><th>Digest</th></tr>
+      ${tensors.map((tensor) => html`<tr><td><code>${tensor.name}</code></td><td class="number">${tensor.patchNorm.toPrecision(4)}</td>
+        <td class="number">${tensor.patchNorm === 0 ? '' : (tensor.realisedNorm / tensor.patchNorm).toFixed(4)}</td><td class="digest">${shortDigest(tensor.digest)}</td></tr>`)}
+    </table></div>`
+}
+
+function jobState(view: MergedModelView): Html {
+  if (view.job === null) return html`<p>Nobody has asked for this merge yet.</p>`
+  if (view.job.failure !== null) return html`<h2>Job</h2><p class="bad">${view.job.failure.message}</p><p>Ask for the model again to start another job.</p>`
+  const events = `/v1/jobs/${view.job.id}/events`
+  return html`<h2>Job</h2><progress id="progress"></progress><p id="phase" class="dim" aria-live="polite">${view.job.state}</p>
+    <script type="module">
+      const source = new EventSource(${raw(JSON.stringify(events))})
+      source.addEventListener('job', (event) => {
+        const job = JSON.parse(event.data)
+        if (job.progress) { const bar = document.getElementById('progress'); bar.max = job.progress.total || 1; bar.value = job.progress.done }
+        document.getElementById('phase').textContent = job.progress?.phase ?? job.state
+        if (['succeeded', 'failed', 'cancelled'].includes(job.state)) { source.close(); location.reload() }
+      })
+    </script>`
+}
+
+export function shortDigest(digest: string): string {
+  return `${digest.slice(0, 23)}…`
+}
