@@ -5,10 +5,28 @@ export type Verdict = (typeof VERDICTS)[number]
 export const SEVERITIES = ['info', 'warning', 'refusal'] as const
 export type Severity = (typeof SEVERITIES)[number]
 
+/** Every code that a reason may have, in the order of the checks. */
+export const REASON_CODES = [
+  // what the adapter is
+  'peft-type', 'dora', 'lora-bias', 'trained-bias', 'modules-to-save', 'trainable-tokens', 'base-changing-initialisation',
+  'unknown-initialisation', 'target-parameters', 'activated-lora', 'arrow', 'kasa', 'monteclora', 'bdlora', 'qalora', 'velora',
+  'megatron', 'layer-replication', 'weight-tying', 'convolution', 'multihead-attention', 'unknown-config-key',
+  'unknown-adapter-tensor', 'factor-dtype', 'unsupported-pattern', 'overlapping-patterns', 'unused-pattern', 'untargeted-module',
+  'unused-target-module', 'targeting-unchecked', 'embedding-copy', 'empty-adapter',
+  // how it lies on the target
+  'quantized-target', 'tied-weights', 'fewer-layers', 'more-layers', 'missing-tensor', 'ambiguous-tensor', 'tensor-edited-twice',
+  'vocabulary-size', 'shape-mismatch', 'layout-mismatch', 'target-dtype', 'unused-adapter-tensor', 'architecture',
+  // how the target descends from the base
+  'identical', 'descends', 'unrelated',
+  'tokenizer-changed', 'tokenizer-changed-under-edit', 'chat-template-changed',
+  // what the publisher says
+  'outside-declared-range', 'declared-range-unchecked', 'yanked', 'deprecated',
+] as const
+export type ReasonCode = (typeof REASON_CODES)[number]
+
 /** One machine-readable reason of a verdict. */
 export interface Reason {
-  /** Closed code, such as `shape-mismatch`; the list is in compatibility.ts. */
-  readonly code: string
+  readonly code: ReasonCode
   readonly severity: Severity
   /** One sentence: what was found, and where. */
   readonly message: string

@@ -1,0 +1,88 @@
+import type { LoraConfig } from './adapter-config.ts'
+import { PatternError, suffixMatcher } from './pattern.ts'
+import type { NameMatcher } from './pattern.ts'
+import { refusal, warning } from './reason.ts'
+import type { Reason } from './resolution.ts'
+
+/** Most matches that are tried: a real adapter has a few hundred modules and as many literal keys. */
+const MAX_COMPARISONS = 4_000_000
+/** Most keys with operators: each costs microseconds for each module. */
+const MAX_EXPRESSIONS = 64
+
+type PatternKey = 'rank_pattern' | 'alpha_pattern'
+
+export interface ModulePatterns {
+  readonly of: (module: string) => { readonly rank: number; readonly alpha: number }
+  /** Keys that cannot be read, that overlap, or that fit no module. */
+  readonly reasons: readonly Reason[]
+}
+
+/**
+ * The rank and alpha of each module: the value of the first key, in the order of the file, that fits it as PEFT's
+ * get_pattern_key has it; rank and alpha independently of each other.
+ */
+export function readPatterns(config: LoraConfig, modules: readonly string[]): ModulePatterns {
+  const ranks = resolvePattern('rank_pattern', config.rank_pattern ?? {}, modules)
+  const alphas = resolvePattern('alpha_pattern', config.alpha_pattern ?? {}, modules)
+  return {
+    of: (module) => ({ rank: ranks.values.get(module) ?? config.r, alpha: alphas.values.get(module) ?? config.lora_alpha }),
+    reasons: [...ranks.reasons, ...alphas.reasons],
+  }
+}
+
+function resolvePattern(name: PatternKey, pattern: Readonly<Record<string, number>>, modules: readonly string[]) {
+  const values = new Map<string, number>()
+  const reasons: Reason[] = []
+  const entries = Object.entries(pattern)
+  const matchers = compileKeys(name, entries, modules.length, reasons)
+  if (reasons.length > 0) return { values, reasons }
+  const used = new Set<string>()
+  const overlaps = new Set<string>()
+  for (const module of modules) {
+    let winner: string | null = null
+    entries.forEach(([key, value], index) => {
+      if (!matchers[index]?.(module)) return
+      used.add(key)
+      if (winner === null) {
+        winner = key
+        values.set(module, value)
+      } else if (pattern[winner] !== value && !overlaps.has(`${winner}\n${key}`)) {
+        overlaps.add(`${winner}\n${key}`)
+        reasons.push(overlapWarning(name, winner, key, module))
+      }
+    })
+  }
+  for (const [key] of entries) {
+    if (!used.has(key)) reasons.push(warning('unused-pattern', `The key ${quote(key)} of \`${name}\` fits no module of the adapter.`, { remedy: 'Check its spelling: modules that it should fit have the default.' }))
+  }
+  return { values, reasons }
+}
+
+function compileKeys(name: PatternKey, entries: readonly [string, number][], modules: number, reasons: Reason[]): NameMatcher[] {
+  const expressions = entries.filter(([key]) => !/^[A-Za-z0-9_.-]+$/.test(key)).length
+  if (entries.length * modules > MAX_COMPARISONS || expressions > MAX_EXPRESSIONS) {
+    reasons.push(refusal('unsupported-pattern', `\`${name}\` has ${entries.length} keys, ${expressions} of them with operators, for ${modules} modules.`, { expected: `at most ${MAX_EXPRESSIONS} keys with operators`, remedy: 'Give full module names as keys, without operators.' }))
+    return []
+  }
+  return entries.map(([key]) => {
+    try {
+      // JavaScript puts integer-like keys first, whatever the file says, and PEFT goes by the file's order.
+      if (/^\d+$/.test(key)) throw new PatternError(key, 'consists of digits only')
+      return suffixMatcher(key)
+    } catch (error) {
+      if (!(error instanceof PatternError)) throw error
+      reasons.push(refusal('unsupported-pattern', `In \`${name}\`, ${error.message}.`, { found: key.slice(0, 200), remedy: 'Give full module names as keys, without operators.' }))
+      return () => false
+    }
+  })
+}
+
+function overlapWarning(name: PatternKey, winner: string, loser: string, module: string): Reason {
+  return warning('overlapping-patterns', `The keys ${quote(winner)} and ${quote(loser)} of \`${name}\` both fit ${module}; the first one in the file counts. PEFT sorts the keys when it saves, so training may have used the other.`, {
+    remedy: 'Publish the adapter with keys that do not overlap.',
+  })
+}
+
+function quote(key: string): string {
+  return JSON.stringify(key.slice(0, 200))
+}

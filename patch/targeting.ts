@@ -1,0 +1,98 @@
+import type { LoraConfig } from './adapter-config.ts'
+import { PatternError, fullMatcher } from './pattern.ts'
+import { info, refusal, warning } from './reason.ts'
+import type { Reason } from './resolution.ts'
+
+/** PEFT's shorthand for every linear layer but the output head. */
+const ALL_LINEAR = 'all-linear'
+
+/**
+ * Compares the modules that the adapter's tensors name with those that its config targets (PEFT 0.21,
+ * check_target_module_exists). The tensors decide what is merged. A module that the config does not target is refused:
+ * PEFT would drop its tensors without a word, so the two would give different models.
+ */
+export function checkTargeting(config: LoraConfig, modules: readonly string[]): Reason[] {
+  if (config.target_modules === null || config.target_modules === ALL_LINEAR) return []
+  let isTargeted: (module: string) => boolean
+  try {
+    isTargeted = targetingRule(config)
+  } catch (error) {
+    if (!(error instanceof PatternError)) throw error
+    return [info('targeting-unchecked', `The config's targeting could not be compared with the tensors, which decide: ${error.message}.`)]
+  }
+  const reasons = modules.filter((module) => !isTargeted(module)).map((module) =>
+    refusal('untargeted-module', `The adapter holds factors for ${module}, which its config does not target.`, {
+      tensor: module,
+      remedy: 'PEFT would ignore these factors. Correct target_modules, exclude_modules or layers_to_transform, or remove the tensors.',
+    }),
+  )
+  return [...reasons, ...unusedTargets(config, modules)]
+}
+
+/** Throws PatternError for an expression that cannot be read. */
+function targetingRule(config: LoraConfig): (module: string) => boolean {
+  const targets = config.target_modules ?? []
+  const isExcluded = config.exclude_modules ? nameRule(config.exclude_modules) : () => false
+  if (typeof targets === 'string') {
+    const isTarget = nameRule(targets)
+    return (module) => !isExcluded(module) && isTarget(module)
+  }
+  const exact = new Set(targets)
+  const isTarget = nameRule(targets)
+  const isLayer = layerRule(config)
+  // A name that stands in the list in full is targeted whatever layers_to_transform says.
+  return (module) => !isExcluded(module) && (exact.has(module) || (isTarget(module) && isLayer(module)))
+}
+
+/** A list fits names and the ends of names after a dot; a string is a regular expression for the whole. */
+function nameRule(names: string | readonly string[]): (module: string) => boolean {
+  if (typeof names === 'string') return fullMatcher(names)
+  const set = new Set(names)
+  return (module) => {
+    if (set.has(module)) return true
+    for (let dot = module.indexOf('.'); dot >= 0; dot = module.indexOf('.', dot + 1)) {
+      if (set.has(module.slice(dot + 1))) return true
+    }
+    return false
+  }
+}
+
+function layerRule(config: LoraConfig): (module: string) => boolean {
+  const wanted = config.layers_to_transform
+  if (wanted === null || (Array.isArray(wanted) && wanted.length === 0)) return () => true
+  const layers = new Set([wanted].flat())
+  const patterns = [config.layers_pattern ?? []].flat().filter((pattern) => pattern !== '')
+  for (const pattern of patterns) {
+    // The layer's number has to be captured, so only plain names are read here; PEFT's documentation gives only those.
+    if (!/^[A-Za-z0-9_]+$/.test(pattern)) throw new PatternError(pattern, 'of layers_pattern is not a plain name')
+  }
+  return (module) => {
+    const layer = layerOf(module, patterns)
+    return layer !== null && layers.has(layer)
+  }
+}
+
+/** The number after the first segment that one of the patterns names; without patterns, the first number with segments around it. */
+function layerOf(module: string, patterns: readonly string[]): number | null {
+  const segments = module.split('.')
+  for (const pattern of patterns.length === 0 ? [null] : patterns) {
+    for (let at = 1; at < segments.length - 1; at += 1) {
+      const isNamed = pattern === null ? at >= 2 : segments[at - 1] === pattern
+      if (isNamed && /^\d+$/.test(segments[at] ?? '')) return Number(segments[at])
+    }
+  }
+  return null
+}
+
+/** Entries of target_modules that fit no module in the file: PEFT found none, or the tensors have been removed. */
+function unusedTargets(config: LoraConfig, modules: readonly string[]): Reason[] {
+  if (!Array.isArray(config.target_modules)) return []
+  const ends = new Set<string>()
+  for (const module of modules) {
+    ends.add(module)
+    for (let dot = module.indexOf('.'); dot >= 0; dot = module.indexOf('.', dot + 1)) ends.add(module.slice(dot + 1))
+  }
+  return config.target_modules.filter((target) => !ends.has(target)).map((target) =>
+    warning('unused-target-module', `The config targets ${JSON.stringify(target.slice(0, 200))}, but the adapter holds no factors for it.`),
+  )
+}
