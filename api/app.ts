@@ -1,16 +1,30 @@
 import { OpenAPIHono } from '@hono/zod-openapi'
 import type { Context } from 'hono'
 import type { Dependencies, RequestContext } from './context.ts'
+import { authentication } from './middleware/authentication.ts'
+import { jsonBodyLimit, MAX_CLIENT_JSON_BYTES, MAX_RUNNER_JSON_BYTES } from './middleware/body-limit.ts'
+import { handleError } from './middleware/error-handler.ts'
+import { answerUnmatched } from './middleware/not-found.ts'
+import { requestId } from './middleware/request-id.ts'
+import { answerInvalid } from './middleware/validation.ts'
+import { registerRoutes } from './routes/routes.ts'
 
 export interface AppEnv {
-  Variables: { ctx: RequestContext }
+  Variables: { ctx: RequestContext; requestId: string }
 }
 
 export type App = OpenAPIHono<AppEnv>
 
 /** Composition only: middleware, then every route. `connect` gives the deployment's dependencies for a request. */
 export function createApp(connect: (c: Context) => Dependencies): App {
-  const app: App = new OpenAPIHono<AppEnv>()
-  void connect
+  const app: App = new OpenAPIHono<AppEnv>({ defaultHook: answerInvalid })
+  app.onError(handleError)
+  app.notFound((c) => answerUnmatched(app, c))
+  app.use(requestId())
+  app.use('/v1/*', authentication(connect))
+  app.use('/derivations/*', authentication(connect))
+  app.use('/v1/runner/*', jsonBodyLimit(MAX_RUNNER_JSON_BYTES))
+  app.use('/v1/:resource{(?!runner).+}', jsonBodyLimit(MAX_CLIENT_JSON_BYTES))
+  registerRoutes(app)
   return app
 }

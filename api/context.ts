@@ -6,6 +6,8 @@ import type { RunnerLauncher } from './ports/runner-launcher.ts'
 import type { Signer } from './ports/signer.ts'
 import type { Principal } from './services/authorization/principal.ts'
 
+export type Deployment = 'embedded' | 'server' | 'edge'
+
 /** What the registry is made of; each deployment brings its own. */
 export interface Dependencies {
   readonly db: Database
@@ -16,6 +18,7 @@ export interface Dependencies {
   readonly clock: Clock
   /** Base of absolute URLs in answers, without a trailing slash. */
   readonly publicUrl: string
+  readonly deployment: Deployment
 }
 
 /** What every service gets: `verbEntity({ ctx, input })`. */

@@ -36,8 +36,8 @@ export type ErrorCode = keyof typeof ERROR_STATUS
 export class ApiError extends Error {
   readonly code: ErrorCode
   readonly details: Record<string, unknown> | undefined
-  constructor(code: ErrorCode, message: string, details?: Record<string, unknown>) {
-    super(message)
+  constructor(code: ErrorCode, message: string, details?: Record<string, unknown>, options?: ErrorOptions) {
+    super(message, options)
     this.name = 'ApiError'
     this.code = code
     this.details = details

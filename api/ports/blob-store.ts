@@ -7,6 +7,9 @@ export interface SignedRequest {
   readonly headers: Readonly<Record<string, string>>
 }
 
+/** How long a signed request may be used. */
+export const SIGNED_REQUEST_SECONDS = 3600
+
 export interface ByteRange {
   readonly offset: number
   readonly length: number
@@ -40,9 +43,12 @@ export interface BlobStore {
   stagedParts(key: string): Promise<StagedPart[]>
   /** Joins the parts of a staged object into one. Idempotent. */
   assemble(key: string, parts: readonly StagedPart[]): Promise<void>
-  /** Moves a verified staged object to its content-addressed key. Idempotent; a blob that is there already wins. */
+  /**
+   * Makes a verified staged object a blob, under its content-addressed key. Idempotent; a blob that is there already wins.
+   * The staged object stays until `discard`, which comes after the commit: a transaction that rolls back can be run again.
+   */
   promote(key: string, blob: { sha256: string; size: number }): Promise<void>
-  /** Removes staged objects under a prefix. Blobs are never removed by this. */
+  /** Removes a staged object, or all under a folder of keys. Idempotent. Blobs are never removed by this. */
   discard(prefix: string): Promise<void>
 }
 

@@ -11,8 +11,10 @@ export type Principal =
       readonly userName: string
       readonly tokenId: string
       readonly scopes: readonly Scope[]
-      /** Registry administrator. */
+      /** Registry administrator. False for a token that is limited to one organization. */
       readonly isAdmin: boolean
+      /** The one organization that the token is limited to, or null. */
+      readonly organizationId: string | null
       /** Organization ids and the role in each, already narrowed to what the token allows. */
       readonly roles: ReadonlyMap<string, Role>
     }

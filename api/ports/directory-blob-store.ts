@@ -1,0 +1,246 @@
+import { createHash } from 'node:crypto'
+import { constants, type Stats } from 'node:fs'
+import { copyFile, link, mkdir, open, readdir, rename, rm, stat, unlink, type FileHandle } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { BlobMissingError, blobKey, type BlobStore, type ByteRange, type SignedRequest, type StagedPart } from './blob-store.ts'
+import type { Clock } from './clock.ts'
+import { DiskFullError, isDiskFull } from './disk-full.ts'
+import { signBlobUrl, type BlobConstraints } from './directory-blob-signature.ts'
+
+/** With Node's default of 64 KiB, reading reaches a third of the throughput (platform-notes.md). */
+const READ_BYTES = 1024 * 1024
+const KEY = /^(blobs|uploads|attempts)(\/[A-Za-z0-9][A-Za-z0-9._-]*)+$/
+
+export interface DirectoryBlobStore extends BlobStore {
+  readonly folder: string
+  /** Checks the signature of a URL of this store. Null: not one of ours, or expired. */
+  verify(method: string, key: string, query: URLSearchParams): BlobConstraints | null
+  /** Stores exactly what was signed, whole or not at all. Throws BlobRefusedError for other bytes. */
+  write(key: string, constraints: BlobConstraints, body: AsyncIterable<Uint8Array>): Promise<void>
+}
+
+/** What was sent is not what was signed. */
+export class BlobRefusedError extends Error {
+  readonly reason: 'size' | 'digest'
+  constructor(reason: BlobRefusedError['reason'], message: string) {
+    super(message)
+    this.name = 'BlobRefusedError'
+    this.reason = reason
+  }
+}
+
+/**
+ * Blobs in a folder. A whole object is written beside its place and renamed into it. Parts of a large one are
+ * written at their offset into `<object>.partial`, and count once `<object>.parts/<number>` names their size.
+ */
+export function createDirectoryBlobStore({ folder, publicUrl, key: secret, clock }: { folder: string; publicUrl: string; key: Uint8Array; clock: Clock }): DirectoryBlobStore {
+  const signature = signBlobUrl({ publicUrl, secret, clock })
+
+  function pathOf(key: string): string {
+    if (!KEY.test(key) || key.includes('..')) throw new Error(`${JSON.stringify(key)} is not a key of the blob store`)
+    return join(folder, key)
+  }
+
+  async function namingFolder<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work()
+    } catch (error) {
+      throw isDiskFull(error) ? new DiskFullError(folder, { cause: error }) : error
+    }
+  }
+
+  async function writeWhole(path: string, { size, sha256 }: BlobConstraints, body: AsyncIterable<Uint8Array>): Promise<void> {
+    const incoming = join(folder, 'incoming', crypto.randomUUID())
+    await mkdir(dirname(incoming), { recursive: true })
+    const handle = await open(incoming, 'wx')
+    try {
+      await writeBody(handle, 0, size!, sha256, body)
+      await handle.close()
+      await mkdir(dirname(path), { recursive: true })
+      await rename(incoming, path)
+    } catch (error) {
+      await handle.close().catch(() => {})
+      await rm(incoming, { force: true })
+      throw error
+    }
+  }
+
+  async function writePart(path: string, { size, sha256, part }: BlobConstraints, body: AsyncIterable<Uint8Array>): Promise<void> {
+    const marker = join(`${path}.parts`, String(part!.number))
+    await mkdir(dirname(marker), { recursive: true })
+    // While its bytes are being written again, the part does not count.
+    await rm(marker, { force: true })
+    const handle = await open(`${path}.partial`, constants.O_WRONLY | constants.O_CREAT)
+    try {
+      await writeBody(handle, part!.offset, size!, sha256, body)
+    } finally {
+      await handle.close()
+    }
+    const done = await open(marker, 'w')
+    await done.writeFile(String(size))
+    await done.close()
+  }
+
+  return {
+    folder,
+    verify: signature.verify,
+    write: (key, constraints, body) =>
+      namingFolder(() => (constraints.part === undefined ? writeWhole : writePart)(pathOf(key), constraints, body)),
+    async read(key, range, signal) {
+      const handle = await open(pathOf(key)).catch((error: NodeJS.ErrnoException) => {
+        throw error.code === 'ENOENT' ? new BlobMissingError(key) : error
+      })
+      return readRange(handle, range, signal)
+    },
+    async size(key) {
+      const found = await statOrNull(pathOf(key))
+      return found?.size ?? null
+    },
+    putBlob: (sha256, bytes) =>
+      namingFolder(async () => {
+        const path = pathOf(blobKey(sha256))
+        if ((await statOrNull(path)) !== null) return
+        await writeWhole(path, { size: bytes.length, sha256 }, once(bytes))
+      }),
+    async signGet(key, range) {
+      pathOf(key)
+      const headers: Record<string, string> = range === null ? {} : { Range: `bytes=${range.offset}-${range.offset + range.length - 1}` }
+      return { method: 'GET', url: signature.sign('GET', key, range === null ? {} : { range }), headers } satisfies SignedRequest
+    },
+    async signPut(key, put) {
+      pathOf(key)
+      return { method: 'PUT', url: signature.sign('PUT', key, put), headers: { 'Content-Type': 'application/octet-stream' } } satisfies SignedRequest
+    },
+    async stagedParts(key) {
+      const path = pathOf(key)
+      const whole = await statOrNull(path)
+      if (whole !== null) return [{ number: 1, size: whole.size }]
+      const names = await readdir(`${path}.parts`).catch(() => [])
+      const parts = await Promise.all(names.map((name) => readMarker(join(`${path}.parts`, name), Number(name))))
+      return parts.filter((part) => part !== null).sort((a, b) => a.number - b.number)
+    },
+    assemble: (key, parts) =>
+      namingFolder(async () => {
+        const path = pathOf(key)
+        if ((await statOrNull(path)) !== null) return
+        const size = parts.reduce((sum, part) => sum + part.size, 0)
+        const partial = await statOrNull(`${path}.partial`)
+        if (partial === null || partial.size !== size) throw new BlobMissingError(key)
+        await rename(`${path}.partial`, path)
+        await rm(`${path}.parts`, { recursive: true, force: true })
+      }),
+    promote: (key, blob) =>
+      namingFolder(async () => {
+        const target = pathOf(blobKey(blob.sha256))
+        const held = await statOrNull(target)
+        if (held !== null) {
+          if (held.size !== blob.size) throw new Error(`blob ${blob.sha256} is there with ${held.size} bytes, not ${blob.size}`)
+          return
+        }
+        const staged = await statOrNull(pathOf(key))
+        if (staged === null || staged.size !== blob.size) throw new BlobMissingError(key)
+        await mkdir(dirname(target), { recursive: true })
+        await linkOrCopy(pathOf(key), target)
+        await syncFolder(dirname(target))
+      }),
+    async discard(prefix) {
+      if (prefix.startsWith('blobs')) throw new Error('blobs are not discarded')
+      const path = pathOf(prefix.replace(/\/$/, ''))
+      for (const name of [path, `${path}.partial`, `${path}.parts`]) await rm(name, { recursive: true, force: true })
+    },
+  }
+}
+
+async function writeBody(handle: FileHandle, start: number, size: number, sha256: string | undefined, body: AsyncIterable<Uint8Array>): Promise<void> {
+  const hash = sha256 === undefined ? null : createHash('sha256')
+  let written = 0
+  for await (const chunk of body) {
+    if (written + chunk.length > size) throw new BlobRefusedError('size', `More than the announced ${size} bytes were sent.`)
+    hash?.update(chunk)
+    for (let from = 0; from < chunk.length; ) {
+      const { bytesWritten } = await handle.write(chunk, from, chunk.length - from, start + written + from)
+      from += bytesWritten
+    }
+    written += chunk.length
+  }
+  if (written !== size) throw new BlobRefusedError('size', `Only ${written} of the announced ${size} bytes arrived.`)
+  const digest = hash?.digest('hex')
+  if (digest !== sha256) throw new BlobRefusedError('digest', `The bytes have the SHA-256 ${digest}, not the announced ${sha256}.`)
+  // What counts as stored must still be there after a power cut.
+  await handle.datasync()
+}
+
+function readRange(handle: FileHandle, range: ByteRange, signal: AbortSignal | undefined): ReadableStream<Uint8Array> {
+  let position = range.offset
+  const end = range.offset + range.length
+  const onAbort = () => void handle.close().catch(() => {})
+  signal?.addEventListener('abort', onAbort, { once: true })
+  const finish = async () => {
+    signal?.removeEventListener('abort', onAbort)
+    await handle.close().catch(() => {})
+  }
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      try {
+        if (position < end) {
+          const { bytesRead, buffer } = await handle.read(Buffer.allocUnsafeSlow(Math.min(READ_BYTES, end - position)), { position })
+          if (bytesRead === 0) throw new Error(`the stored object ends at byte ${position}, before ${end}`)
+          position += bytesRead
+          controller.enqueue(buffer.subarray(0, bytesRead))
+        }
+        if (position >= end) {
+          await finish()
+          controller.close()
+        }
+      } catch (error) {
+        await finish()
+        throw signal?.aborted ? signal.reason : error
+      }
+    },
+    cancel: finish,
+  }, { highWaterMark: 1 })
+}
+
+async function* once(bytes: Uint8Array): AsyncIterable<Uint8Array> {
+  yield bytes
+}
+
+async function statOrNull(path: string): Promise<Stats | null> {
+  return stat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return null
+    throw error
+  })
+}
+
+async function readMarker(path: string, number: number): Promise<StagedPart | null> {
+  const handle = await open(path).catch(() => null)
+  if (handle === null) return null
+  const text = await handle.readFile('utf8')
+  await handle.close()
+  return text === '' ? null : { number, size: Number(text) }
+}
+
+/** A hard link costs nothing and leaves the staged object for another attempt; some file systems have none. */
+async function linkOrCopy(from: string, to: string): Promise<void> {
+  try {
+    await link(from, to)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EEXIST') return
+    if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'EOPNOTSUPP' && code !== 'EMLINK' && code !== 'EXDEV') throw error
+    const beside = `${to}.${crypto.randomUUID()}`
+    try {
+      await copyFile(from, beside)
+      await rename(beside, to)
+    } catch (copyError) {
+      await unlink(beside).catch(() => {})
+      throw copyError
+    }
+  }
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const handle = await open(path)
+  await handle.sync().catch(() => {})
+  await handle.close()
+}

@@ -1,0 +1,64 @@
+import { parseArgs } from 'node:util'
+import { ConfigError, readConfig } from './config.ts'
+import { startServer } from './start-server.ts'
+
+const USAGE = `Usage: node api/server.ts [--data DIR] [--port N] [--host ADDRESS] [--no-runners] [--json]
+
+  --data DIR       folder of database, blobs and lock (default: ./portllm-data)
+  --port N         port to listen on; 0 takes any free one (default: 8080)
+  --host ADDRESS   address to listen on (default: 127.0.0.1)
+  --no-runners     start no runner: something else claims the jobs
+  --json           print one line of JSON when ready
+
+Environment: DATABASE_URL (a PostgreSQL server instead of the embedded database), PORTLLM_PUBLIC_URL.`
+
+function readArguments(): { help: boolean; json: boolean; data?: string; port?: string; host?: string; startRunners: boolean } {
+  try {
+    const { values } = parseArgs({
+      options: {
+        data: { type: 'string' },
+        port: { type: 'string' },
+        host: { type: 'string' },
+        'no-runners': { type: 'boolean', default: false },
+        json: { type: 'boolean', default: false },
+        help: { type: 'boolean', short: 'h', default: false },
+      },
+    })
+    return { ...values, startRunners: !values['no-runners'] }
+  } catch (error) {
+    throw new ConfigError(`${(error as Error).message}\n\n${USAGE}`)
+  }
+}
+
+async function main(): Promise<void> {
+  const options = readArguments()
+  if (options.help) return void console.log(USAGE)
+  const config = readConfig(options, process.env)
+  const server = await startServer(config, {
+    onFatal: (error) => {
+      console.error(error.message)
+      process.exit(1)
+    },
+  })
+  if (options.json) {
+    console.log(JSON.stringify({ url: server.url, bootstrapToken: server.bootstrapToken, data: config.data }))
+  } else {
+    console.log(`PortLLM is at ${server.url} (API: ${server.url}/docs), its data in ${config.data}`)
+    if (server.bootstrapToken !== null) {
+      console.log(`\nFirst start: this is the administrator's token. It is shown this once and stored nowhere.\n\n  ${server.bootstrapToken}\n`)
+      console.log(`  portllm login ${server.url}\n`)
+    }
+  }
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    // A second signal ends the process at once.
+    process.once(signal, () => void server.close().then(() => process.exit(0), (error: Error) => {
+      console.error(error)
+      process.exit(1)
+    }))
+  }
+}
+
+main().catch((error: Error) => {
+  console.error(error instanceof ConfigError ? error.message : error)
+  process.exitCode = 1
+})

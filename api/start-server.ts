@@ -1,0 +1,99 @@
+import type { Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { createAdaptorServer } from '@hono/node-server'
+import { createApp } from './app.ts'
+import { ConfigError, type ServerConfig } from './config.ts'
+import { connectDatabase } from './connect-database.ts'
+import type { Dependencies } from './context.ts'
+import { lockDataFolder } from './data-folder.ts'
+import { systemClock } from './ports/clock.ts'
+import { createDirectoryBlobStore } from './ports/directory-blob-store.ts'
+import { registerBlobRoutes } from './ports/directory-blob-routes.ts'
+import type { JobQueue } from './ports/job-queue.ts'
+import type { RunnerLauncher } from './ports/runner-launcher.ts'
+import type { Signer } from './ports/signer.ts'
+import { readBlobKey } from './services/settings/blob-key.ts'
+import { bootstrap } from './services/users/bootstrap.ts'
+
+export interface RunningServer {
+  /** Of the listening socket, without a trailing slash. */
+  readonly url: string
+  /** The administrator's token, at the first start only. */
+  readonly bootstrapToken: string | null
+  /** For tests that look behind the API. */
+  readonly dependencies: Dependencies
+  close(): Promise<void>
+}
+
+/** Clients that are still reading when the server stops get this long. */
+const CLOSE_GRACE_MS = 5_000
+
+/** Starts the registry on Node. Throws ConfigError for what the person who starts it can put right. */
+export async function startServer(config: ServerConfig, { onFatal }: { onFatal: (error: Error) => void }): Promise<RunningServer> {
+  const undo: (() => Promise<void>)[] = []
+  const close = async () => {
+    for (const step of undo.splice(0).reverse()) await step()
+  }
+  try {
+    const lock = await lockDataFolder(config.data, onFatal)
+    undo.push(lock.release)
+    let handle: (request: Request, env: object) => Response | Promise<Response> = () => new Response('The registry is starting.\n', { status: 503 })
+    const http = createAdaptorServer({ fetch: (request, env) => handle(request, env) }) as Server
+    // Node's own limits would cut long uploads, and race with the expiry of common clients.
+    Object.assign(http, { requestTimeout: 0, keepAliveTimeout: 65_000 })
+    const url = await listen(http, config)
+    undo.push(() => stop(http))
+    const database = await connectDatabase(config)
+    undo.push(database.close)
+    const publicUrl = config.publicUrl ?? url
+    const blobs = createDirectoryBlobStore({ folder: config.data, publicUrl, key: await readBlobKey(database.db), clock: systemClock })
+    const dependencies: Dependencies = {
+      db: database.db,
+      blobs,
+      queue: missing<JobQueue>('queue'),
+      launcher: { wake() {}, async stop() {} } satisfies RunnerLauncher,
+      signer: missing<Signer>('signer'),
+      clock: systemClock,
+      publicUrl,
+      deployment: config.databaseUrl === undefined ? 'embedded' : 'server',
+    }
+    undo.push(() => dependencies.launcher.stop())
+    const bootstrapToken = await bootstrap({ ctx: dependencies })
+    const app = createApp(() => dependencies)
+    registerBlobRoutes(app, blobs)
+    handle = app.fetch
+    return { url, bootstrapToken, dependencies, close }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+function missing<T extends object>(what: string): T {
+  return new Proxy({} as T, { get: () => { throw new Error(`there is no ${what} yet`) } })
+}
+
+function listen(http: Server, config: ServerConfig): Promise<string> {
+  return new Promise((resolve, reject) => {
+    http.once('error', (error: NodeJS.ErrnoException) => {
+      const why = error.code === 'EADDRINUSE' ? 'another program listens there; choose another --port' : error.message
+      reject(new ConfigError(`Cannot listen on ${config.host} port ${config.port}: ${why}.`))
+    })
+    http.listen(config.port, config.host, () => {
+      const { port } = http.address() as AddressInfo
+      const host = config.host === '0.0.0.0' ? '127.0.0.1' : config.host === '::' ? '[::1]' : config.host.includes(':') ? `[${config.host}]` : config.host
+      resolve(`http://${host}:${port}`)
+    })
+  })
+}
+
+function stop(http: Server): Promise<void> {
+  return new Promise((resolve) => {
+    const cut = setTimeout(() => http.closeAllConnections(), CLOSE_GRACE_MS)
+    http.close(() => {
+      clearTimeout(cut)
+      resolve()
+    })
+    http.closeIdleConnections()
+  })
+}
