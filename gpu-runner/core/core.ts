@@ -1,0 +1,68 @@
+import { availableParallelism } from 'node:os'
+import type { Dtype } from '../../patch/dtype.ts'
+import { CORE_DTYPES, CoreError, openLibrary, PATHS, type CorePath, type Library } from './library.ts'
+import { writeMergedFile, type MergedFile, type MergedFileJob } from './merged-file.ts'
+import { openTensor, type TensorMerge, type TensorOptions, type TensorSpec } from './tensor-merge.ts'
+
+export interface Core {
+  /** Instruction set in use; the output does not depend on it. */
+  readonly path: CorePath
+  /** Version of the native interface and its rule, such as `1 lora-f32/1`. */
+  readonly version: string
+  readonly threads: number
+  /** @throws CoreError where sizes disagree, a factor is F64 or holds a NaN or an infinity. */
+  tensor(spec: TensorSpec, options?: TensorOptions): TensorMerge
+  /** NaNs and infinities among `bytes`; 0 for dtypes that have none. */
+  countNonFinite(bytes: Uint8Array, dtype: Dtype): Promise<number>
+  /** Writes one merged file from one source file (merged-file.ts). */
+  writeMergedFile(job: MergedFileJob): Promise<MergedFile>
+}
+
+export interface CoreOptions {
+  /** Overrides PORTLLM_CORE_PATH and the choice by processor. */
+  readonly path?: CorePath
+  /** Threads per call; default: all processors. */
+  readonly threads?: number
+}
+
+/**
+ * Loads the merge core, compiling it first where needed.
+ *
+ * @throws Error where PORTLLM_CORE_PATH is unknown or the processor cannot run it, or without a C++ compiler.
+ */
+export async function loadCore(options: CoreOptions = {}): Promise<Core> {
+  const library = await openLibrary()
+  const path = choosePath(library, options.path)
+  const threads = options.threads ?? availableParallelism()
+  if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
+    throw new CoreError('invalid', `threads is ${threads}: a whole number from 1 to 1024 is needed`)
+  }
+  return {
+    path,
+    version: library.version(),
+    threads,
+    tensor: (spec, tensorOptions) => openTensor({ library, path, threads }, spec, tensorOptions),
+    countNonFinite: async (bytes, dtype) => countNonFinite(library, bytes, dtype),
+    writeMergedFile: (job) => writeMergedFile({ library, path, threads }, job),
+  }
+}
+
+function choosePath(library: Library, asked: CorePath | undefined): CorePath {
+  const wanted = asked ?? process.env.PORTLLM_CORE_PATH
+  const known = Object.keys(PATHS) as CorePath[]
+  if (wanted === undefined || wanted === '') return known.findLast((path) => library.supports(path))!
+  const path = known.find((name) => name === wanted)
+  if (!path) throw new CoreError('unsupported', `PORTLLM_CORE_PATH is "${wanted}": expected ${known.join(', ')}, or unset for the best`)
+  if (!library.supports(path)) {
+    const usable = known.filter((name) => library.supports(name))
+    throw new CoreError('unsupported', `this processor cannot run the core's path "${path}": it can run ${usable.join(', ')}`)
+  }
+  return path
+}
+
+async function countNonFinite(library: Library, bytes: Uint8Array, dtype: Dtype): Promise<number> {
+  // Two float32 to an element; a complex number is non-finite where one of them is, so this may count it twice.
+  const counted = dtype === 'C64' ? 'F32' : dtype
+  const number = CORE_DTYPES[counted]
+  return number === undefined ? 0 : library.countNonFinite(bytes, number)
+}

@@ -1,0 +1,145 @@
+import koffi, { type LibraryHandle } from 'koffi'
+import type { Dtype } from '../../patch/dtype.ts'
+import { buildCore } from './build.ts'
+
+/** Numbers of portllm_core.h. */
+export const PATHS = { scalar: 0, avx2: 1, avx512: 2 } as const
+export type CorePath = keyof typeof PATHS
+
+export const CORE_DTYPES: Partial<Record<Dtype, number>> = {
+  F32: 0, F16: 1, BF16: 2, F64: 3, F8_E4M3: 4, F8_E5M2: 5, F8_E8M0: 6,
+}
+
+const STATUSES = ['ok', 'invalid', 'unsupported', 'nonfinite', 'memory', 'io', 'cancelled'] as const
+export type CoreStatus = Exclude<(typeof STATUSES)[number], 'ok'>
+
+/** A refusal of the core: `status` is the kind, `message` the sentence that it gave. */
+export class CoreError extends Error {
+  readonly status: CoreStatus
+
+  constructor(status: CoreStatus, message: string) {
+    super(message)
+    this.name = 'CoreError'
+    this.status = status
+  }
+}
+
+/** Address of a `portllm_tensor`. */
+export type TensorHandle = bigint
+
+const MESSAGE_SIZE = 512
+
+/** The C functions, typed; each throws or rejects with CoreError. Memory passed in is kept alive until the call ends. */
+export interface Library {
+  version(): string
+  supports(path: CorePath): boolean
+  createTensor(dtype: number, rows: number, cols: number): TensorHandle
+  addProduct(tensor: TensorHandle, left: Factor, right: Factor, rank: number, scale: number): void
+  merge(tensor: TensorHandle, path: CorePath, threads: number, figures: boolean, firstRow: number, rowCount: number, w: Uint8Array, out: Uint8Array): Promise<void>
+  figures(tensor: TensorHandle): { patchNorm: number; realisedNorm: number; nonFinite: number }
+  free(tensor: TensorHandle): void
+  countNonFinite(bytes: Uint8Array, dtype: number): Promise<number>
+  /** `segments`: five 64-bit words each, as portllm_segment; `control`: three, as portllm_control. */
+  writeSegments(source: number, destination: number, segments: BigUint64Array, path: CorePath, threads: number, control: BigUint64Array): Promise<void>
+  cloneFile(source: number, destination: number): boolean
+  copyMemory(out: Uint8Array, from: Uint8Array, threads: number): Promise<void>
+  fmaRate(path: CorePath, threads: number): Promise<number>
+}
+
+interface Factor {
+  readonly bytes: Uint8Array
+  readonly dtype: number
+  readonly transposed: boolean
+}
+
+let opened: Promise<Library> | undefined
+
+/** Loads the shared library once per process, compiling it first where needed. */
+export function openLibrary(): Promise<Library> {
+  opened ??= buildCore().then(bind)
+  opened.catch(() => (opened = undefined))
+  return opened
+}
+
+function bind(file: string): Library {
+  const handle = koffi.load(file)
+  const tensorPointer = koffi.pointer(koffi.opaque())
+  const memory = 'void *'
+  const failing = (name: string, args: readonly unknown[]) => handle.func(name, 'int32_t', [...(args as string[]), memory, 'size_t'])
+
+  const version = handle.func('portllm_version', 'str', [])
+  const supported = handle.func('portllm_path_supported', 'int32_t', ['int32_t'])
+  const create = failing('portllm_tensor_create', ['int32_t', 'uint64_t', 'uint64_t', koffi.out(koffi.pointer(tensorPointer))])
+  const add = failing('portllm_tensor_add', [tensorPointer, memory, 'uint64_t', 'int32_t', 'int32_t', memory, 'uint64_t', 'int32_t', 'int32_t', 'uint64_t', 'float'])
+  const merge = failing('portllm_tensor_merge', [tensorPointer, 'int32_t', 'uint32_t', 'int32_t', 'uint64_t', 'uint64_t', memory, 'uint64_t', memory, 'uint64_t'])
+  const figures = failing('portllm_tensor_figures', [tensorPointer, memory, memory, memory])
+  const free = handle.func('portllm_tensor_free', 'void', [tensorPointer])
+  const count = failing('portllm_count_non_finite', [memory, 'uint64_t', 'int32_t', memory])
+  const write = failing('portllm_write_segments', ['int32_t', 'int32_t', memory, 'uint64_t', 'int32_t', 'uint32_t', memory])
+  const clone = handle.func('portllm_clone_file', 'int32_t', ['int32_t', 'int32_t'])
+  const copy = handle.func('portllm_copy_memory', 'void', [memory, memory, 'uint64_t', 'uint32_t'])
+  const fmaRate = handle.func('portllm_fma_rate', 'double', ['int32_t', 'uint32_t'])
+
+  return {
+    version: () => version(),
+    supports: (path) => supported(PATHS[path]) === 1,
+    createTensor(dtype, rows, cols) {
+      const made: [TensorHandle | null] = [null]
+      callNow(create, [dtype, rows, cols, made])
+      return made[0]!
+    },
+    addProduct: (tensor, left, right, rank, scale) =>
+      callNow(add, [tensor, left.bytes, left.bytes.byteLength, left.dtype, left.transposed ? 1 : 0,
+        right.bytes, right.bytes.byteLength, right.dtype, right.transposed ? 1 : 0, rank, scale]),
+    merge: (tensor, path, threads, withFigures, firstRow, rowCount, w, out) =>
+      call(merge, [tensor, PATHS[path], threads, withFigures ? 1 : 0, firstRow, rowCount, w, w.byteLength, out, out.byteLength]),
+    figures(tensor) {
+      const values = [new Float64Array(1), new Float64Array(1), new Float64Array(1)] as const
+      callNow(figures, [tensor, ...values])
+      return { patchNorm: values[0][0]!, realisedNorm: values[1][0]!, nonFinite: values[2][0]! }
+    },
+    free: (tensor) => free(tensor),
+    async countNonFinite(bytes, dtype) {
+      const total = new Float64Array(1)
+      await call(count, [bytes, bytes.byteLength, dtype, total])
+      return total[0]!
+    },
+    writeSegments: (source, destination, segments, path, threads, control) =>
+      call(write, [source, destination, segments, segments.length / 5, PATHS[path], threads, control]),
+    cloneFile: (source, destination) => clone(source, destination) === 1,
+    copyMemory: (out, from, threads) => callPlain(copy, [out, from, Math.min(out.byteLength, from.byteLength), threads]).then(() => undefined),
+    fmaRate: (path, threads) => callPlain(fmaRate, [PATHS[path], threads]) as Promise<number>,
+  }
+}
+
+type NativeFunction = ReturnType<LibraryHandle['func']>
+
+/** Arguments of running calls: their memory must not be collected while native threads use it. */
+const held = new Set<readonly unknown[]>()
+
+function callPlain(native: NativeFunction, args: readonly unknown[]): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    held.add(args)
+    native.async(...args, (error: unknown, result: unknown) => {
+      held.delete(args)
+      if (error) reject(error)
+      else resolve(result)
+    })
+  })
+}
+
+async function call(native: NativeFunction, args: readonly unknown[]): Promise<void> {
+  const message = Buffer.alloc(MESSAGE_SIZE)
+  check((await callPlain(native, [...args, message, MESSAGE_SIZE])) as number, message)
+}
+
+function callNow(native: NativeFunction, args: readonly unknown[]): void {
+  const message = Buffer.alloc(MESSAGE_SIZE)
+  check(native(...args, message, MESSAGE_SIZE), message)
+}
+
+function check(status: number, message: Buffer): void {
+  const name = STATUSES[status] ?? 'invalid'
+  if (name !== 'ok') throw new CoreError(name, message.toString('utf8', 0, message.indexOf(0)))
+}
+

@@ -1,0 +1,130 @@
+/*
+ * The merge core: a plain C interface to rule lora-f32/1 (docs/numerics.md).
+ *
+ * Every function checks all of its arguments. Those that can fail return a portllm_status and write
+ * one sentence, always terminated, into `message` (may be NULL). No function keeps a pointer that it
+ * was given, none calls back, and all are safe to call from several threads at once; only
+ * portllm_tensor_free must not overlap with other calls on the same tensor.
+ */
+#ifndef PORTLLM_CORE_H
+#define PORTLLM_CORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PORTLLM_EXPORT __attribute__((visibility("default")))
+
+enum portllm_status {
+  PORTLLM_OK = 0,
+  PORTLLM_INVALID = 1,     /* an argument is wrong: sizes, ranges, dtypes, null pointers */
+  PORTLLM_UNSUPPORTED = 2, /* this processor lacks what the path needs */
+  PORTLLM_NONFINITE = 3,   /* a factor or a scale holds NaN or infinity */
+  PORTLLM_MEMORY = 4,      /* out of memory or threads */
+  PORTLLM_IO = 5,          /* reading or writing failed; error_number holds errno */
+  PORTLLM_CANCELLED = 6
+};
+
+enum portllm_dtype {
+  PORTLLM_F32 = 0,
+  PORTLLM_F16 = 1,
+  PORTLLM_BF16 = 2,
+  PORTLLM_F64 = 3,     /* countable only */
+  PORTLLM_F8_E4M3 = 4, /* countable only; the variant without infinities (OCP E4M3FN) */
+  PORTLLM_F8_E5M2 = 5, /* countable only */
+  PORTLLM_F8_E8M0 = 6  /* countable only */
+};
+
+enum portllm_path { PORTLLM_SCALAR = 0, PORTLLM_AVX2 = 1, PORTLLM_AVX512 = 2 };
+
+/* 1 where this processor and this build can run `path`. */
+PORTLLM_EXPORT int32_t portllm_path_supported(int32_t path);
+
+/* Version of this interface and the rule that it computes, such as "1 lora-f32/1". */
+PORTLLM_EXPORT const char *portllm_version(void);
+
+/* One target tensor (rows x cols, row-major) and the low-rank products that are added to it. */
+typedef struct portllm_tensor portllm_tensor;
+
+PORTLLM_EXPORT int32_t portllm_tensor_create(int32_t dtype, uint64_t rows, uint64_t cols,
+                                             portllm_tensor **tensor, char *message,
+                                             size_t message_size);
+
+/*
+ * Appends `scale * left @ right`; the order of the calls is the order of summation. `left` is stored
+ * as (rows, rank), or (rank, rows) when transposed; `right` as (rank, cols), or (cols, rank). Both are
+ * copied, as float32. Factors are F32, F16 or BF16. Not allowed once the first merge has run.
+ */
+PORTLLM_EXPORT int32_t portllm_tensor_add(portllm_tensor *tensor, const void *left,
+                                          uint64_t left_bytes, int32_t left_dtype,
+                                          int32_t left_transposed, const void *right,
+                                          uint64_t right_bytes, int32_t right_dtype,
+                                          int32_t right_transposed, uint64_t rank, float scale,
+                                          char *message, size_t message_size);
+
+/*
+ * Merges rows [first_row, first_row + row_count). `w` holds exactly these rows as stored, `out`
+ * receives them; `out` is `w` or does not overlap it. With `figures` the row figures are kept for
+ * portllm_tensor_figures. `threads` is at least 1; the result does not depend on it.
+ */
+PORTLLM_EXPORT int32_t portllm_tensor_merge(portllm_tensor *tensor, int32_t path, uint32_t threads,
+                                            int32_t figures, uint64_t first_row,
+                                            uint64_t row_count, const void *w, uint64_t w_bytes,
+                                            void *out, uint64_t out_bytes, char *message,
+                                            size_t message_size);
+
+/* Over the rows merged with figures so far: |P|, |round(W+P) - W| (Frobenius) and non-finite outputs. */
+PORTLLM_EXPORT int32_t portllm_tensor_figures(const portllm_tensor *tensor, double *patch_norm,
+                                              double *realised_norm, double *non_finite,
+                                              char *message, size_t message_size);
+
+PORTLLM_EXPORT void portllm_tensor_free(portllm_tensor *tensor);
+
+/* Counts NaN and infinity; a trailing partial element is an error. */
+PORTLLM_EXPORT int32_t portllm_count_non_finite(const void *bytes, uint64_t size, int32_t dtype,
+                                                double *count, char *message, size_t message_size);
+
+enum portllm_segment_kind { PORTLLM_COPY = 0, PORTLLM_MERGE = 1 };
+
+/* A range of the destination: copied from the source, or merged from a tensor of the source. */
+typedef struct {
+  uint64_t kind;
+  uint64_t source_offset;
+  uint64_t destination_offset;
+  uint64_t length;
+  portllm_tensor *tensor; /* PORTLLM_MERGE only; length is its size in bytes */
+} portllm_segment;
+
+/* Written by the core while it runs, read by the caller; `cancel` the other way round. */
+typedef struct {
+  uint64_t bytes_done;
+  uint64_t cancel;
+  uint64_t error_number;
+} portllm_control;
+
+/*
+ * Writes segments from one open file into another: pread, kernel, pwrite in tiles, `threads` tiles at
+ * a time; memory is threads x tile whatever the size of the files. Syncs nothing.
+ */
+PORTLLM_EXPORT int32_t portllm_write_segments(int32_t source, int32_t destination,
+                                              const portllm_segment *segments, uint64_t count,
+                                              int32_t path, uint32_t threads,
+                                              portllm_control *control, char *message,
+                                              size_t message_size);
+
+/* Makes `destination` share all of `source`'s blocks where the file system can. 1 if it did. */
+PORTLLM_EXPORT int32_t portllm_clone_file(int32_t source, int32_t destination);
+
+/* memcpy of `bytes` split over `threads` threads: the roofline's memory side, for bench/. */
+PORTLLM_EXPORT void portllm_copy_memory(void *out, const void *in, uint64_t bytes, uint32_t threads);
+
+/* Fused multiply-adds per second of `threads` threads on this path, measured for about 50 ms: its other side. */
+PORTLLM_EXPORT double portllm_fma_rate(int32_t path, uint32_t threads);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,188 @@
+// Writing a merged file: pread → kernel → pwrite in tiles that stay in the L2 cache. Buffered tiles beat
+// mmap, whose page faults cost more than the copies and whose pages count as resident memory.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#endif
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+#include "parallel.h"
+#include "status.h"
+#include "tensor.h"
+
+namespace portllm {
+namespace {
+
+constexpr uint64_t kTileBytes = 1u << 20;
+constexpr uint64_t kCopyBytes = 8u << 20;
+
+struct IoFailure {
+  const char *what;
+  int error;
+};
+
+void read_all(int file, uint8_t *to, uint64_t size, uint64_t offset) {
+  while (size) {
+    const ssize_t got = pread(file, to, size, static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw IoFailure{"reading the source", errno};
+    if (got == 0) throw IoFailure{"the source ends before the tensor does", EIO};
+    to += got;
+    size -= static_cast<uint64_t>(got);
+    offset += static_cast<uint64_t>(got);
+  }
+}
+
+void write_all(int file, const uint8_t *from, uint64_t size, uint64_t offset) {
+  while (size) {
+    const ssize_t put = pwrite(file, from, size, static_cast<off_t>(offset));
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) throw IoFailure{"writing the destination", errno};
+    from += put;
+    size -= static_cast<uint64_t>(put);
+    offset += static_cast<uint64_t>(put);
+  }
+}
+
+void copy_range(int source, uint64_t source_offset, int destination, uint64_t destination_offset, uint64_t size,
+                uint8_t *buffer, uint64_t buffer_size) {
+#if defined(__linux__)
+  while (size) {
+    loff_t from = static_cast<loff_t>(source_offset), to = static_cast<loff_t>(destination_offset);
+    const ssize_t copied = copy_file_range(source, &from, destination, &to, size, 0);
+    if (copied < 0 && errno == EINTR) continue;
+    if (copied == 0) throw IoFailure{"the source ends before the range does", EIO};
+    if (copied < 0) {
+      if (errno == EXDEV || errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP || errno == EPERM) break;
+      throw IoFailure{"copying into the destination", errno};
+    }
+    source_offset += static_cast<uint64_t>(copied);
+    destination_offset += static_cast<uint64_t>(copied);
+    size -= static_cast<uint64_t>(copied);
+  }
+#endif
+  // Between file systems, or where the kernel cannot copy by itself.
+  while (size) {
+    const uint64_t piece = std::min(size, buffer_size);
+    read_all(source, buffer, piece, source_offset);
+    write_all(destination, buffer, piece, destination_offset);
+    source_offset += piece;
+    destination_offset += piece;
+    size -= piece;
+  }
+}
+
+uint64_t rows_per_tile(const portllm_tensor &tensor) {
+  const uint64_t rows = kTileBytes / tensor.row_bytes / kTileRows * kTileRows;
+  return std::min(tensor.rows, std::max(rows, std::max<uint64_t>(1, std::min(kTileRows, kTileBytes / tensor.row_bytes))));
+}
+
+uint64_t pieces_of(const portllm_segment &segment) {
+  if (segment.kind == PORTLLM_COPY) return (segment.length + kCopyBytes - 1) / kCopyBytes;
+  const uint64_t rows = rows_per_tile(*segment.tensor);
+  return (segment.tensor->rows + rows - 1) / rows;
+}
+
+void check(const portllm_segment &segment, uint64_t index) {
+  const auto at = static_cast<unsigned long long>(index);
+  uint64_t end;
+  if (segment.kind > PORTLLM_MERGE) fail(PORTLLM_INVALID, "segment %llu is of unknown kind", at);
+  if (segment.length == 0) fail(PORTLLM_INVALID, "segment %llu is empty", at);
+  if (__builtin_add_overflow(segment.source_offset, segment.length, &end) || end > INT64_MAX ||
+      __builtin_add_overflow(segment.destination_offset, segment.length, &end) || end > INT64_MAX) {
+    fail(PORTLLM_INVALID, "segment %llu lies outside any file", at);
+  }
+  if (segment.kind == PORTLLM_COPY) return;
+  if (!segment.tensor) fail(PORTLLM_INVALID, "segment %llu has no tensor", at);
+  if (segment.tensor->addends.empty()) fail(PORTLLM_INVALID, "nothing is added to the tensor of segment %llu", at);
+  if (segment.tensor->row_bytes * segment.tensor->rows != segment.length) {
+    fail(PORTLLM_INVALID, "segment %llu has %llu bytes, its tensor has %llu", at, static_cast<unsigned long long>(segment.length),
+         static_cast<unsigned long long>(segment.tensor->row_bytes * segment.tensor->rows));
+  }
+}
+
+}  // namespace
+}  // namespace portllm
+
+using namespace portllm;
+
+extern "C" int32_t portllm_write_segments(int32_t source, int32_t destination, const portllm_segment *segments, uint64_t count,
+                                          int32_t path, uint32_t threads, portllm_control *control, char *message,
+                                          size_t message_size) {
+  return guarded(message, message_size, [&] {
+    if (!control || (!segments && count)) fail(PORTLLM_INVALID, "an argument is null");
+    if (threads == 0) fail(PORTLLM_INVALID, "at least one thread is needed");
+    const Path &kernels = path_of(path);
+    std::vector<uint64_t> first_piece(count + 1, 0);
+    uint64_t buffer_size = kTileBytes;
+    for (uint64_t s = 0; s < count; s++) {
+      check(segments[s], s);
+      first_piece[s + 1] = first_piece[s] + pieces_of(segments[s]);
+      if (segments[s].kind == PORTLLM_MERGE) {
+        segments[s].tensor->sealed = true;
+        segments[s].tensor->keep_figures();
+        buffer_size = std::max(buffer_size, rows_per_tile(*segments[s].tensor) * segments[s].tensor->row_bytes);
+      }
+    }
+    std::atomic<uint64_t> next{0};
+    std::atomic<bool> stop{false};
+    const auto work = [&](uint64_t) {
+      void *memory = nullptr;
+      if (posix_memalign(&memory, 4096, buffer_size)) throw std::bad_alloc();
+      const std::unique_ptr<void, void (*)(void *)> owner(memory, std::free);
+      auto *buffer = static_cast<uint8_t *>(memory);
+      while (!stop) {
+        if (__atomic_load_n(&control->cancel, __ATOMIC_RELAXED)) fail(PORTLLM_CANCELLED, "cancelled");
+        const uint64_t piece = next.fetch_add(1);
+        if (piece >= first_piece[count]) return;
+        const uint64_t s = static_cast<uint64_t>(std::upper_bound(first_piece.begin(), first_piece.end(), piece) - first_piece.begin()) - 1;
+        const portllm_segment &segment = segments[s];
+        const uint64_t within = piece - first_piece[s];
+        uint64_t size;
+        if (segment.kind == PORTLLM_COPY) {
+          const uint64_t offset = within * kCopyBytes;
+          size = std::min(kCopyBytes, segment.length - offset);
+          copy_range(source, segment.source_offset + offset, destination, segment.destination_offset + offset, size, buffer, buffer_size);
+        } else {
+          portllm_tensor &tensor = *segment.tensor;
+          const uint64_t rows = rows_per_tile(tensor), row = within * rows;
+          const uint64_t row_count = std::min(rows, tensor.rows - row), offset = row * tensor.row_bytes;
+          size = row_count * tensor.row_bytes;
+          read_all(source, buffer, size, segment.source_offset + offset);
+          tensor.merge_band(kernels, true, false, row, row_count, buffer, buffer);
+          write_all(destination, buffer, size, segment.destination_offset + offset);
+        }
+        __atomic_fetch_add(&control->bytes_done, size, __ATOMIC_RELAXED);
+      }
+    };
+    try {
+      parallel(std::max<uint64_t>(1, std::min<uint64_t>(threads, first_piece[count])), [&](uint64_t index) {
+        try {
+          work(index);
+        } catch (...) {
+          stop = true;
+          throw;
+        }
+      });
+    } catch (const IoFailure &failure) {
+      control->error_number = static_cast<uint64_t>(failure.error);
+      fail(PORTLLM_IO, "%s: %s", failure.what, std::strerror(failure.error));
+    }
+  });
+}
+
+extern "C" int32_t portllm_clone_file(int32_t source, int32_t destination) {
+#if defined(FICLONE)
+  return ioctl(destination, FICLONE, source) == 0 ? 1 : 0;
+#else
+  (void)source, (void)destination;
+  return 0;
+#endif
+}

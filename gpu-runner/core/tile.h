@@ -1,0 +1,56 @@
+// The unit of work that every path computes: 4 rows x 64 columns of one tensor. A 4 x 64 block of
+// float32 accumulators fills half of AVX-512's registers and uses each loaded factor four times.
+#pragma once
+
+#include <cstdint>
+
+namespace portllm {
+
+constexpr uint64_t kTileRows = 4;
+constexpr uint64_t kTileCols = 64;
+// Row figures are summed in lanes, column mod 16, so that the order of summation is the same on every path.
+constexpr uint64_t kLanes = 16;
+
+// One product `scale * left @ right`, packed so that a tile reads both factors front to back.
+struct PackedAddend {
+  const float *left;   // [rows / 4][rank][4], zero-padded
+  const float *right;  // [cols / 64][rank][64], zero-padded
+  uint64_t rank;
+  float scale;
+};
+
+// Over one row: sums of squares in float64, one per lane, of the elements with a finite output, and the count of the others.
+struct RowLanes {
+  double patch[kLanes];
+  double realised[kLanes];
+  uint64_t non_finite;
+};
+
+struct Tile {
+  const PackedAddend *addends;
+  uint64_t addend_count;
+  uint64_t row_group;   // index of the four rows
+  uint64_t col_panel;   // index of the 64 columns
+  const uint8_t *w;     // first element of the tile; never padded past 4 x 64
+  uint64_t w_stride;    // bytes from row to row
+  uint8_t *out;
+  uint64_t out_stride;
+  RowLanes *lanes;      // four rows, or null where no figures are wanted
+  bool stream;          // out is 64-byte aligned, large, and not read again soon
+};
+
+using TileKernel = void (*)(const Tile &);
+
+// Kernels of one path, by portllm_dtype F32, F16, BF16.
+struct Path {
+  TileKernel tile[3];
+  double (*fma_burst)();  // runs a fixed number of fused multiply-adds and returns that number
+};
+
+extern const Path kScalarPath;
+#if defined(__x86_64__)
+extern const Path kAvx2Path;
+extern const Path kAvx512Path;
+#endif
+
+}  // namespace portllm

@@ -1,0 +1,86 @@
+// Rule lora-f32/1 in plain C++: the specification that the other paths must equal bit for bit.
+// The build forbids contraction (-ffp-contract=off), so only std::fma fuses.
+#include <cmath>
+
+#include "float_formats.h"
+#include "tile.h"
+
+namespace portllm {
+namespace {
+
+struct F32 {
+  using Storage = uint32_t;
+  static float load(Storage bits) { return float_of(bits); }
+  static Storage round(float value) { return value != value ? kNanF32 : bits_of(value); }
+};
+
+struct F16 {
+  using Storage = uint16_t;
+  static float load(Storage bits) { return from_f16(bits); }
+  static Storage round(float value) { return to_f16(value); }
+};
+
+struct BF16 {
+  using Storage = uint16_t;
+  static float load(Storage bits) { return from_bf16(bits); }
+  static Storage round(float value) { return to_bf16(value); }
+};
+
+template <class Format>
+void tile_scalar(const Tile &tile) {
+  for (uint64_t i = 0; i < kTileRows; i++) {
+    float t[kTileCols] = {};
+    for (uint64_t p = 0; p < tile.addend_count; p++) {
+      const PackedAddend &addend = tile.addends[p];
+      const float *left = addend.left + tile.row_group * addend.rank * kTileRows + i;
+      const float *right = addend.right + tile.col_panel * addend.rank * kTileCols;
+      float d[kTileCols] = {};
+      for (uint64_t k = 0; k < addend.rank; k++) {
+        for (uint64_t j = 0; j < kTileCols; j++) {
+          d[j] = std::fma(left[k * kTileRows], right[k * kTileCols + j], d[j]);
+        }
+      }
+      for (uint64_t j = 0; j < kTileCols; j++) {
+        const float product = addend.scale * d[j];
+        t[j] = t[j] + product;
+      }
+    }
+    const uint8_t *w_row = tile.w + i * tile.w_stride;
+    uint8_t *out_row = tile.out + i * tile.out_stride;
+    for (uint64_t j = 0; j < kTileCols; j++) {
+      typename Format::Storage stored;
+      std::memcpy(&stored, w_row + j * sizeof stored, sizeof stored);
+      const float w = Format::load(stored);
+      const float y = w + t[j];
+      const typename Format::Storage rounded = Format::round(y);
+      std::memcpy(out_row + j * sizeof rounded, &rounded, sizeof rounded);
+      if (!tile.lanes) continue;
+      const float written = Format::load(rounded);
+      if (!std::isfinite(written)) {
+        tile.lanes[i].non_finite++;
+        continue;
+      }
+      const double patch = t[j];
+      const float difference = written - w;
+      const double realised = difference;
+      tile.lanes[i].patch[j % kLanes] += patch * patch;
+      tile.lanes[i].realised[j % kLanes] += realised * realised;
+    }
+  }
+}
+
+double fma_burst() {
+  float sums[kTileCols] = {};
+  for (int repeat = 0; repeat < 10000; repeat++) {
+    for (uint64_t j = 0; j < kTileCols; j++) sums[j] = std::fma(1e-3f, 0.5f, sums[j]);
+  }
+  volatile float sink = sums[0];
+  (void)sink;
+  return 10000.0 * kTileCols;
+}
+
+}  // namespace
+
+const Path kScalarPath = {{tile_scalar<F32>, tile_scalar<F16>, tile_scalar<BF16>}, fma_burst};
+
+}  // namespace portllm
