@@ -1,0 +1,16 @@
+import { z } from '@hono/zod-openapi'
+
+export const Job = z
+  .object({
+    id: z.uuid(),
+    kind: z.enum(['ingest', 'merge', 'analyze', 'evaluate', 'finetune', 'evolve']),
+    state: z.enum(['queued', 'running', 'succeeded', 'failed', 'cancelled']),
+    attempt: z.int(),
+    progress: z.object({ phase: z.string(), done: z.number(), total: z.number(), unit: z.enum(['bytes', 'tensors', 'files']) }).nullable(),
+    failure: z.object({ code: z.string(), message: z.string(), retryable: z.boolean() }).nullable(),
+    subject: z.object({ kind: z.enum(['model-version', 'patch-version', 'derivation']), reference: z.string() }),
+    createdAt: z.iso.datetime(),
+    startedAt: z.iso.datetime().nullable(),
+    endedAt: z.iso.datetime().nullable(),
+  })
+  .openapi('Job')

@@ -1,0 +1,67 @@
+import { eq, sql, type SQL } from 'drizzle-orm'
+import { alias } from 'drizzle-orm/pg-core'
+import type { Database } from '../../../db/database.ts'
+import { jobs, models, modelVersions, organizations, patches, patchVersions, type JobFailure, type JobProgress } from '../../../db/schema.ts'
+
+export type JobRow = typeof jobs.$inferSelect
+
+export interface JobView {
+  id: string
+  kind: JobRow['kind']
+  state: JobRow['state']
+  attempt: number
+  progress: JobProgress | null
+  failure: JobFailure | null
+  subject: { kind: 'model-version' | 'patch-version' | 'derivation'; reference: string }
+  createdAt: string
+  startedAt: string | null
+  endedAt: string | null
+}
+
+const modelOwner = alias(organizations, 'model_owner')
+const patchOwner = alias(organizations, 'patch_owner')
+
+/** Jobs as the API shows them, with the reference of what they work on. Whether the caller may see them is the caller's question. */
+export function selectJobViews(db: Database) {
+  return db
+    .select({
+      job: jobs,
+      model: sql<string | null>`${modelOwner.name} || '/' || ${models.name} || '@' || ${modelVersions.version}`,
+      patch: sql<string | null>`${patchOwner.name} || '/' || ${patches.name} || '@' || ${patchVersions.version}`,
+    })
+    .from(jobs)
+    .leftJoin(modelVersions, eq(modelVersions.id, jobs.modelVersionId))
+    .leftJoin(models, eq(models.id, modelVersions.modelId))
+    .leftJoin(modelOwner, eq(modelOwner.id, models.organizationId))
+    .leftJoin(patchVersions, eq(patchVersions.id, jobs.patchVersionId))
+    .leftJoin(patches, eq(patches.id, patchVersions.patchId))
+    .leftJoin(patchOwner, eq(patchOwner.id, patches.organizationId))
+    .$dynamic()
+}
+
+export function toJobView(row: { job: JobRow; model: string | null; patch: string | null }): JobView {
+  const { job } = row
+  return {
+    id: job.id,
+    kind: job.kind,
+    state: job.state,
+    attempt: job.attempt,
+    progress: job.progress,
+    failure: job.failure,
+    subject:
+      job.modelVersionId !== null
+        ? { kind: 'model-version', reference: row.model! }
+        : job.patchVersionId !== null
+          ? { kind: 'patch-version', reference: row.patch! }
+          : { kind: 'derivation', reference: job.derivationId! },
+    createdAt: job.createdAt.toISOString(),
+    startedAt: job.startedAt?.toISOString() ?? null,
+    endedAt: job.endedAt?.toISOString() ?? null,
+  }
+}
+
+/** The newest job that the condition picks, or null. */
+export async function findJobView(db: Database, where: SQL): Promise<JobView | null> {
+  const [row] = await selectJobViews(db).where(where).orderBy(sql`${jobs.createdAt} desc`).limit(1)
+  return row === undefined ? null : toJobView(row)
+}
