@@ -1,0 +1,164 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtemp, readdir, readFile, rm, writeFile, mkdir } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, expect, test } from 'vitest'
+import { loadCore } from './core.ts'
+import type { Segment } from './merged-file.ts'
+import type { Addend } from './tensor-merge.ts'
+
+const folder = await mkdtemp(join(tmpdir(), 'portllm-merged-file-'))
+const mounts: string[] = []
+afterAll(async () => {
+  for (const mount of mounts) execFileSync('umount', [mount])
+  await rm(folder, { recursive: true, force: true })
+})
+
+const HEADER = 1000
+const ROWS = 1500
+const COLS = 700
+const TENSOR = ROWS * COLS * 2
+const TAIL = 9_000_001
+
+/** A source file: header, two bf16 tensors, a tail that takes several pieces to copy. */
+async function writeSource(): Promise<{ path: string; bytes: Buffer }> {
+  const bytes = Buffer.alloc(HEADER + 2 * TENSOR + TAIL)
+  for (let i = 0; i < bytes.length; i++) bytes[i] = (i * 31 + (i >> 9)) & 255
+  for (let i = HEADER; i < HEADER + 2 * TENSOR; i += 2) bytes[i + 1] = 0x3c
+  const path = join(folder, 'source')
+  await writeFile(path, bytes)
+  return { path, bytes }
+}
+const source = await writeSource()
+
+function addends(rank: number): Addend[] {
+  const factor = (count: number) => ({ bytes: new Uint8Array(Float32Array.from({ length: count }, (_, i) => Math.sin(i) / 16).buffer), dtype: 'F32' as const, transpose: false })
+  return [{ left: factor(ROWS * rank), right: factor(rank * COLS), rank, scale: 2 }]
+}
+
+const merge = (offset: number, rank: number) => ({ kind: 'merge' as const, offset, dtype: 'BF16' as const, rows: ROWS, cols: COLS, addends: addends(rank) })
+
+test('segments arrive in order, and the merged ones equal mergeRows', async () => {
+  const core = await loadCore()
+  const header = new TextEncoder().encode('another header, and longer than a word')
+  const lazily = merge(HEADER + TENSOR, 5)
+  const segments: Segment[] = [
+    { kind: 'bytes', bytes: header },
+    merge(HEADER, 3),
+    { kind: 'copy', offset: HEADER + 2 * TENSOR, length: TAIL },
+    { ...lazily, addends: async () => lazily.addends },
+    { kind: 'copy', offset: 7, length: 0 },
+  ]
+  const destination = join(folder, 'ordered')
+  const progress: number[] = []
+  const result = await core.writeMergedFile({ source: source.path, destination, segments, onProgress: (done, total) => progress.push(done / total) })
+
+  const expected: Uint8Array[] = [header]
+  for (const [offset, rank] of [[HEADER, 3], [HEADER + TENSOR, 5]] as const) {
+    const tensor = core.tensor(merge(offset, rank))
+    const rows = source.bytes.subarray(offset, offset + TENSOR)
+    const out = Buffer.alloc(TENSOR)
+    await tensor.mergeRows(0, ROWS, rows, out)
+    expect(result.figures[rank === 3 ? 0 : 1]).toEqual(tensor.finish())
+    expected.push(out)
+  }
+  expected.splice(2, 0, source.bytes.subarray(HEADER + 2 * TENSOR))
+  const written = await readFile(destination)
+  expect(written.equals(Buffer.concat(expected))).toBe(true)
+  expect(result.bytes).toBe(written.length)
+  expect(progress.at(-1)).toBe(1)
+  expect(progress).toEqual(progress.toSorted((a, b) => a - b))
+})
+
+test('several thousand small tensors, in batches, with one thread and with many', async () => {
+  const small = { kind: 'merge' as const, dtype: 'BF16' as const, rows: 7, cols: 3 }
+  const factor = (count: number) => ({ bytes: new Uint8Array(Float32Array.from({ length: count }, () => 0.25).buffer), dtype: 'F32' as const, transpose: false })
+  const product = [{ left: factor(7 * 2000), right: factor(3 * 2000), rank: 2000, scale: 1 }]
+  const segments: Segment[] = Array.from({ length: 2000 }, (_, i) => i % 2 ? { kind: 'copy', offset: i, length: 13 } : { ...small, offset: HEADER + i * 42, addends: () => product })
+  const outputs = []
+  for (const threads of [1, 5]) {
+    const destination = join(folder, `small-${threads}`)
+    const { figures } = await (await loadCore({ threads })).writeMergedFile({ source: source.path, destination, segments })
+    expect(figures).toHaveLength(1000)
+    outputs.push(await readFile(destination))
+  }
+  expect(outputs[0]!.equals(outputs[1]!)).toBe(true)
+})
+
+test('a file of one empty segment list is empty, and an existing destination is replaced whole', async () => {
+  const core = await loadCore()
+  const destination = join(folder, 'replaced')
+  await writeFile(destination, 'what was there before')
+  await core.writeMergedFile({ source: source.path, destination, segments: [{ kind: 'copy', offset: 0, length: 4 }] })
+  expect(await readFile(destination)).toEqual(source.bytes.subarray(0, 4))
+  await core.writeMergedFile({ source: source.path, destination, segments: [] })
+  expect((await readFile(destination)).length).toBe(0)
+})
+
+async function failing(destination: string, segments: Segment[], options: { signal?: AbortSignal; onProgress?: () => void } = {}): Promise<NodeJS.ErrnoException> {
+  const core = await loadCore()
+  return core.writeMergedFile({ source: source.path, destination, segments, ...options }).then(
+    () => expect.unreachable('the merge succeeded'),
+    (error) => error,
+  )
+}
+
+test('a failed merge leaves the destination as it was, and nothing beside it', async () => {
+  const own = join(folder, 'failed')
+  await mkdir(own)
+  const destination = join(own, 'model.safetensors')
+  await writeFile(destination, 'before')
+
+  expect((await failing(destination, [{ kind: 'copy', offset: 0, length: source.bytes.length + 1 }])).message).toMatch(/segment 0 takes bytes 0\.\.\+\d+ of .*source, which has/)
+  expect((await failing(destination, [{ kind: 'copy', offset: -1, length: 3 }])).message).toMatch(/segment 0/)
+  expect((await failing(destination, [{ kind: 'copy', offset: 0.5, length: 3 }])).message).toMatch(/segment 0/)
+  expect((await failing(destination, [merge(HEADER, 3), { ...merge(HEADER, 3), rows: ROWS - 1 }])).message).toMatch(/left factor has/)
+  expect((await failing(destination, [{ ...merge(HEADER, 3), addends: () => Promise.reject(new Error('no adapter')) }])).message).toBe('no adapter')
+  expect((await failing(destination, [merge(HEADER, 3)], { signal: AbortSignal.abort(new Error('enough')) })).message).toBe('enough')
+
+  const controller = new AbortController()
+  const many: Segment[] = Array.from({ length: 200 }, () => ({ kind: 'copy', offset: 0, length: source.bytes.length }))
+  const running = failing(destination, many, { signal: controller.signal })
+  setTimeout(() => controller.abort(new Error('stopped half-way')), 30)
+  expect((await running).message).toBe('stopped half-way')
+
+  expect(await readdir(own)).toEqual(['model.safetensors'])
+  expect(await readFile(destination, 'utf8')).toBe('before')
+})
+
+test('a missing source or folder is named with its code', async () => {
+  const core = await loadCore()
+  await expect(core.writeMergedFile({ source: join(folder, 'nowhere'), destination: join(folder, 'x'), segments: [] })).rejects.toMatchObject({ code: 'ENOENT', path: join(folder, 'nowhere') })
+  await expect(core.writeMergedFile({ source: source.path, destination: join(folder, 'no', 'x'), segments: [] })).rejects.toMatchObject({ code: 'ENOENT', path: join(folder, 'no', 'x') })
+})
+
+/** A file system of 4 MB; needs root, which CI has. */
+function mountSmallDisk(): string | null {
+  const mount = join(folder, 'disk')
+  try {
+    execFileSync('mkdir', [mount])
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=4m', 'tmpfs', mount], { stdio: 'ignore' })
+    mounts.push(mount)
+    return mount
+  } catch {
+    return null
+  }
+}
+
+const disk = mountSmallDisk()
+
+test.skipIf(disk === null)('a full disk is ENOSPC, names the destination, and leaves nothing behind', async () => {
+  const destination = join(disk!, 'model.safetensors')
+  for (const segments of [
+    [{ kind: 'copy' as const, offset: 0, length: source.bytes.length }],
+    [{ kind: 'bytes' as const, bytes: source.bytes }],
+    [0, 1, 2].map(() => merge(HEADER, 3)),
+  ]) {
+    const error = await failing(destination, segments)
+    expect(error.code).toBe('ENOSPC')
+    expect(error.path).toBe(destination)
+    expect(error.message).toContain(destination)
+    expect(error.message).toMatch(/disk is full: free space or choose another folder/)
+    expect(await readdir(disk!)).toEqual([])
+  }
+})
