@@ -68,7 +68,9 @@ export function readAdapter(configText: string, tensors: readonly AdapterTensor[
   const { pairs, copies, unexpected } = sortTensors(tensors)
   const config = read.config
   const patterns = readPatterns(config, [...pairs.keys()])
-  const reasons = [...features, ...unexpected, ...patterns.reasons]
+  // Where the config names a variety, its tensors need not name it again.
+  const untold = unexpected.filter(({ code }) => !features.some((feature) => feature.code === code))
+  const reasons = [...features, ...untold, ...patterns.reasons]
   const isRefused = reasons.some(({ severity }) => severity === 'refusal')
   const modules: AdapterModule[] = []
   for (const [module, pair] of pairs) {

@@ -49,7 +49,7 @@ const textConfig = z.looseObject({
   quantization_config: z.looseObject({ quant_method: z.string().max(200).nullish() }).nullish(),
 })
 const modelConfig = textConfig.extend({ text_config: textConfig.nullish() })
-const tokenizerConfig = z.looseObject({ chat_template: z.unknown() })
+const tokenizerConfig = z.looseObject({ chat_template: z.unknown().optional() })
 
 /** Last part of the name of the tensors that turn hidden states into logits, in the model families of transformers. */
 const OUTPUT_HEADS = /(^|\.)(lm_head|embed_out|output_projection)\.weight$/
