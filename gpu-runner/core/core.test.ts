@@ -142,24 +142,29 @@ test('ranks 1 to 300 agree with the reference', async () => {
   }
 })
 
-test('every bf16 and f16 value of W passes through with a patch of zeros, NaNs made canonical', async () => {
-  for (const path of paths) {
-    const core = await loadCore({ path })
-    for (const dtype of ['BF16', 'F16'] as const) {
-      const w = Array.from({ length: 0x10000 }, (_, bits) => bits)
-      const zeros: StoredMatrix = { dtype: 'F32', bits: new Array(256).fill(0), transpose: false }
-      const factor = { ...zeros, bytes: toBytes('F32', zeros.bits) }
-      const merge = core.tensor({ dtype, rows: 256, cols: 256, addends: [{ left: factor, right: factor, rank: 1, scale: 1 }] })
-      const out = new Uint8Array(0x20000)
-      await merge.mergeRows(0, 256, toBytes(dtype, w), out)
-      // −0 + +0 = +0: the one value that adding nothing changes.
-      const expected = w.map((bits) => (bits === 0x8000 ? 0 : encode(dtype, decode(dtype, bits))))
-      expect(Buffer.from(out).equals(toBytes(dtype, expected)), `${path} ${dtype}`).toBe(true)
-      const exponent = dtype === 'BF16' ? 0x7f80 : 0x7c00
-      expect(merge.finish()).toEqual({ patchNorm: 0, realisedNorm: 0, nonFinite: w.filter((bits) => (bits & exponent) === exponent).length })
+/** Contributions that make exact ties, near-ties and overflow at some magnitude of W, for both 16-bit dtypes. */
+const CONTRIBUTIONS = [0, 2 ** -8, -3 * 2 ** -8, 2 ** -11, 2 ** -25, -3 * 2 ** -25, 2 ** -134, 2 ** 119, 16, -0.3]
+
+test('every bf16 and f16 value of W rounds right: ties, subnormals, overflow, NaNs made canonical', async () => {
+  for (const dtype of ['BF16', 'F16'] as const) {
+    const w = Array.from({ length: 0x10000 }, (_, bits) => bits)
+    const exponent = dtype === 'BF16' ? 0x7f80 : 0x7c00
+    for (const contribution of CONTRIBUTIONS) {
+      const t = Math.fround(contribution)
+      // t = +0 + 1·t, so −0 never comes out of a zero contribution: −0 + +0 = +0.
+      const expectedBits = w.map((bits) => encode(dtype, Math.fround(decode(dtype, bits) + t)))
+      const expected = toBytes(dtype, expectedBits)
+      const factor = (value: number) => ({ bytes: new Uint8Array(new Float32Array(256).fill(value).buffer), dtype: 'F32' as const, transpose: false })
+      for (const path of paths) {
+        const merge = (await loadCore({ path })).tensor({ dtype, rows: 256, cols: 256, addends: [{ left: factor(1), right: factor(t), rank: 1, scale: 1 }] })
+        const out = new Uint8Array(0x20000)
+        await merge.mergeRows(0, 256, toBytes(dtype, w), out)
+        expect(Buffer.from(out).equals(expected), `${path} ${dtype} + ${t}`).toBe(true)
+        expect(merge.finish().nonFinite).toBe(expectedBits.filter((bits) => (bits & exponent) === exponent).length)
+      }
     }
   }
-})
+}, 30_000)
 
 test('bytes and figures do not depend on threads, tiling, order of rows, path, or working in place', async () => {
   const spec: Case = { dtype: 'BF16', rows: 1203, cols: 1111, ranks: [17, 300], values: 'special', factorDtype: 'BF16', transposes: [true, false], seed: 77 }
@@ -267,7 +272,7 @@ test('countNonFinite finds every NaN and infinity, at any place and size', async
       const next = random(count + width)
       let expected = 0
       for (let i = 0; i < count; i++) {
-        const isBad = next() < 0.4 || count === 5000
+        const isBad = next() < 0.4 || count >= 5000
         if (isBad) expected++
         bytes.writeUIntLE(isBad ? bad[dtype][i % bad[dtype].length]! : good[dtype], i * width, width)
       }
