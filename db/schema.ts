@@ -1,6 +1,6 @@
 import { sql } from 'drizzle-orm'
 import {
-  bigint, bigserial, boolean, check, doublePrecision, index, integer, jsonb, pgEnum, pgTable, primaryKey, text, timestamp, uniqueIndex, uuid,
+  bigint, bigserial, boolean, check, doublePrecision, foreignKey, index, integer, jsonb, pgEnum, pgTable, primaryKey, text, timestamp, uniqueIndex, uuid,
 } from 'drizzle-orm/pg-core'
 import type { Derivation } from '../patch/derivation.ts'
 import type { ModelManifest, PatchManifest } from '../patch/manifest.ts'
@@ -81,9 +81,10 @@ export const modelVersions = pgTable('model_versions', {
   createdAt: createdAt(),
   publishedAt: timestamp('published_at', { withTimezone: true }),
 }, (t) => [
-  uniqueIndex('model_versions_version').on(t.modelId, t.version),
+  uniqueIndex('model_versions_version').on(t.modelId, sql`lower(${t.version})`),
   index('model_versions_digest').on(t.digest),
   index('model_versions_parent').on(t.parentId),
+  foreignKey({ columns: [t.parentId], foreignColumns: [t.id], name: 'model_versions_parent_fk' }),
 ])
 
 export const patches = pgTable('patches', {
@@ -108,12 +109,14 @@ export const patchVersions = pgTable('patch_versions', {
   baseVersionId: uuid('base_version_id').notNull().references(() => modelVersions.id),
   /** Model versions that the publisher declares as targets: a semver range, or null for any. */
   targetRange: text('target_range'),
+  /** The dist-tag that publishing moves here; null for npm's rule about `latest`. */
+  publishTag: text('publish_tag'),
   rejection: jsonb('rejection').$type<{ code: string; message: string; file?: string; tensor?: string }[]>(),
   createdBy: uuid('created_by').notNull().references(() => users.id),
   createdAt: createdAt(),
   publishedAt: timestamp('published_at', { withTimezone: true }),
 }, (t) => [
-  uniqueIndex('patch_versions_version').on(t.patchId, t.version),
+  uniqueIndex('patch_versions_version').on(t.patchId, sql`lower(${t.version})`),
   index('patch_versions_digest').on(t.digest),
   index('patch_versions_base').on(t.baseVersionId),
 ])

@@ -144,6 +144,7 @@ CREATE TABLE "patch_versions" (
 	"manifest" jsonb,
 	"base_version_id" uuid NOT NULL,
 	"target_range" text,
+	"publish_tag" text,
 	"rejection" jsonb,
 	"created_by" uuid NOT NULL,
 	"created_at" timestamp with time zone DEFAULT now() NOT NULL,
@@ -215,6 +216,7 @@ ALTER TABLE "members" ADD CONSTRAINT "members_organization_id_organizations_id_f
 ALTER TABLE "members" ADD CONSTRAINT "members_user_id_users_id_fk" FOREIGN KEY ("user_id") REFERENCES "public"."users"("id") ON DELETE no action ON UPDATE no action;--> statement-breakpoint
 ALTER TABLE "model_versions" ADD CONSTRAINT "model_versions_model_id_models_id_fk" FOREIGN KEY ("model_id") REFERENCES "public"."models"("id") ON DELETE no action ON UPDATE no action;--> statement-breakpoint
 ALTER TABLE "model_versions" ADD CONSTRAINT "model_versions_created_by_users_id_fk" FOREIGN KEY ("created_by") REFERENCES "public"."users"("id") ON DELETE no action ON UPDATE no action;--> statement-breakpoint
+ALTER TABLE "model_versions" ADD CONSTRAINT "model_versions_parent_fk" FOREIGN KEY ("parent_id") REFERENCES "public"."model_versions"("id") ON DELETE no action ON UPDATE no action;--> statement-breakpoint
 ALTER TABLE "models" ADD CONSTRAINT "models_organization_id_organizations_id_fk" FOREIGN KEY ("organization_id") REFERENCES "public"."organizations"("id") ON DELETE no action ON UPDATE no action;--> statement-breakpoint
 ALTER TABLE "patch_marks" ADD CONSTRAINT "patch_marks_patch_version_id_patch_versions_id_fk" FOREIGN KEY ("patch_version_id") REFERENCES "public"."patch_versions"("id") ON DELETE no action ON UPDATE no action;--> statement-breakpoint
 ALTER TABLE "patch_versions" ADD CONSTRAINT "patch_versions_patch_id_patches_id_fk" FOREIGN KEY ("patch_id") REFERENCES "public"."patches"("id") ON DELETE no action ON UPDATE no action;--> statement-breakpoint
@@ -234,12 +236,12 @@ CREATE UNIQUE INDEX "files_patch_version" ON "files" USING btree ("patch_version
 CREATE UNIQUE INDEX "files_derivation" ON "files" USING btree ("derivation_id","path");--> statement-breakpoint
 CREATE INDEX "jobs_organization" ON "jobs" USING btree ("organization_id","created_at");--> statement-breakpoint
 CREATE INDEX "jobs_derivation" ON "jobs" USING btree ("derivation_id");--> statement-breakpoint
-CREATE UNIQUE INDEX "model_versions_version" ON "model_versions" USING btree ("model_id","version");--> statement-breakpoint
+CREATE UNIQUE INDEX "model_versions_version" ON "model_versions" USING btree ("model_id",lower("version"));--> statement-breakpoint
 CREATE INDEX "model_versions_digest" ON "model_versions" USING btree ("digest");--> statement-breakpoint
 CREATE INDEX "model_versions_parent" ON "model_versions" USING btree ("parent_id");--> statement-breakpoint
 CREATE UNIQUE INDEX "models_name" ON "models" USING btree ("organization_id",lower("name"));--> statement-breakpoint
 CREATE UNIQUE INDEX "organizations_name" ON "organizations" USING btree (lower("name"));--> statement-breakpoint
-CREATE UNIQUE INDEX "patch_versions_version" ON "patch_versions" USING btree ("patch_id","version");--> statement-breakpoint
+CREATE UNIQUE INDEX "patch_versions_version" ON "patch_versions" USING btree ("patch_id",lower("version"));--> statement-breakpoint
 CREATE INDEX "patch_versions_digest" ON "patch_versions" USING btree ("digest");--> statement-breakpoint
 CREATE INDEX "patch_versions_base" ON "patch_versions" USING btree ("base_version_id");--> statement-breakpoint
 CREATE UNIQUE INDEX "patches_name" ON "patches" USING btree ("organization_id",lower("name"));--> statement-breakpoint

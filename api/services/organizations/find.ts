@@ -1,6 +1,6 @@
 import { and, eq, exists, or, sql } from 'drizzle-orm'
 import type { Database } from '../../../db/database.ts'
-import { models, organizations, patches } from '../../../db/schema.ts'
+import { models, modelVersions, organizations, patches, patchVersions } from '../../../db/schema.ts'
 import type { RequestContext } from '../../context.ts'
 import { notFound } from '../../errors.ts'
 import { ofOwnOrganization } from '../authorization/visibility.ts'
@@ -8,13 +8,19 @@ import type { Principal } from '../authorization/principal.ts'
 
 export type OrganizationRow = typeof organizations.$inferSelect
 
-/** An organization is seen by its members, and by everybody once it has something public. */
+/** An organization is seen by its members, and by everybody once it has published something public. */
 export function organizationVisibleTo(db: Database, principal: Principal) {
-  return or(
-    ofOwnOrganization(principal, organizations.id),
-    exists(db.select({ one: sql`1` }).from(models).where(and(eq(models.organizationId, organizations.id), eq(models.visibility, 'public')))),
-    exists(db.select({ one: sql`1` }).from(patches).where(and(eq(patches.organizationId, organizations.id), eq(patches.visibility, 'public')))),
-  )!
+  const model = db
+    .select({ one: sql`1` })
+    .from(models)
+    .innerJoin(modelVersions, eq(modelVersions.modelId, models.id))
+    .where(and(eq(models.organizationId, organizations.id), eq(models.visibility, 'public'), eq(modelVersions.state, 'published')))
+  const patch = db
+    .select({ one: sql`1` })
+    .from(patches)
+    .innerJoin(patchVersions, eq(patchVersions.patchId, patches.id))
+    .where(and(eq(patches.organizationId, organizations.id), eq(patches.visibility, 'public'), eq(patchVersions.state, 'published')))
+  return or(ofOwnOrganization(principal, organizations.id), exists(model), exists(patch))!
 }
 
 /** By name, whatever its case. Throws `not_found` also for one that the caller may not see. */
