@@ -70,7 +70,7 @@ describe('effectiveScale', () => {
     expect(effectiveScale(1, 2)).toBe(2)
     expect(effectiveScale(0.3, 16 / Math.sqrt(7))).toBe(Math.fround(0.3 * (16 / Math.sqrt(7))))
     expect(effectiveScale(0.3, 1 / 3)).not.toBe(Math.fround(Math.fround(0.3) * Math.fround(1 / 3)))
-    fc.assert(fc.property(fc.double({ min: 1e-3, max: 100 }), fc.double({ min: 1e-6, max: 1e6 }), (weight, scale) => effectiveScale(-weight, scale) === -Math.fround(weight * scale)))
+    fc.assert(fc.property(fc.double({ min: 1e-3, max: 100, noNaN: true }), fc.double({ min: 1e-6, max: 1e6, noNaN: true }), (weight, scale) => effectiveScale(-weight, scale) === -Math.fround(weight * scale)))
   })
 
   it.each([[1, 0], [1, 1e-60], [100, 1e38], [1, NaN], [0, 1], [101, 1]])('refuses %d times %d', (weight, scale) => {

@@ -64,6 +64,8 @@ describe('tokenizer and chat template', () => {
     expect((await facts({}, { chatTemplate: '{{ x }}', tokenizerConfig: '{}' })).chatTemplateDigest).toBe(inline.chatTemplateDigest)
     expect((await facts({}, { tokenizerConfig: '{}' })).chatTemplateDigest).toBeNull()
     expect((await facts({}, { tokenizerConfig: JSON.stringify({ chat_template: [{ name: 'default', template: 'x' }] }) })).chatTemplateDigest).toMatch(/^sha256:/)
+    const deep = `{"chat_template":${'['.repeat(200_000)}${']'.repeat(200_000)}}`
+    await expect(facts({}, { tokenizerConfig: deep })).rejects.toThrow(expect.objectContaining({ name: 'FactsError' }))
     await expect(facts({}, { tokenizerConfig: '{' })).rejects.toThrow(expect.objectContaining({ file: 'tokenizer_config.json' }))
   })
 })

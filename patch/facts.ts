@@ -49,7 +49,8 @@ const textConfig = z.looseObject({
   quantization_config: z.looseObject({ quant_method: z.string().max(200).nullish() }).nullish(),
 })
 const modelConfig = textConfig.extend({ text_config: textConfig.nullish() })
-const tokenizerConfig = z.looseObject({ chat_template: z.unknown().optional() })
+const namedTemplates = z.array(z.object({ name: z.string(), template: z.string() })).max(100)
+const tokenizerConfig = z.looseObject({ chat_template: z.union([z.string(), namedTemplates]).nullish() })
 
 /** Last part of the name of the tensors that turn hidden states into logits, in the model families of transformers. */
 const OUTPUT_HEADS = /(^|\.)(lm_head|embed_out|output_projection)\.weight$/
@@ -103,8 +104,7 @@ async function chatTemplateDigest(input: FactsInput): Promise<string | null> {
 function inlineTemplate(text: string | null): string | null {
   if (text === null) return null
   const template = readJson('tokenizer_config.json', text, tokenizerConfig).chat_template ?? null
-  if (template === null || typeof template === 'string') return template
-  return canonicalJson(template)
+  return template === null || typeof template === 'string' ? template : canonicalJson(template)
 }
 
 function readJson<T>(file: string, text: string, schema: z.ZodType<T>): T {
