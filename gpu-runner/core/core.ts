@@ -4,6 +4,10 @@ import { CORE_DTYPES, CoreError, openLibrary, PATHS, type CorePath, type Library
 import { writeMergedFile, type MergedFile, type MergedFileJob } from './merged-file.ts'
 import { openTensor, type TensorMerge, type TensorOptions, type TensorSpec } from './tensor-merge.ts'
 
+export { CoreError, type CorePath } from './library.ts'
+export type { MergedFile, MergedFileJob, Segment } from './merged-file.ts'
+export type { Addend, FactorBytes, MergeFigures, TensorMerge, TensorOptions, TensorSpec } from './tensor-merge.ts'
+
 export interface Core {
   /** Instruction set in use; the output does not depend on it. */
   readonly path: CorePath
