@@ -1,13 +1,39 @@
 import type { App } from '../app.ts'
 import { registerGetHealth } from './health/get.ts'
+import { registerCompleteModelUpload } from './models/complete-upload.ts'
+import { registerDraftModelVersion } from './models/draft-version.ts'
+import { registerGetModel } from './models/get.ts'
+import { registerGetModelLineage } from './models/get-lineage.ts'
+import { registerGetModelManifest } from './models/get-manifest.ts'
+import { registerGetModelUpload } from './models/get-upload.ts'
+import { registerGetModelVersion } from './models/get-version.ts'
+import { registerListModels } from './models/list.ts'
+import { registerUpdateModel } from './models/update.ts'
 import { registerCreateOrganization } from './organizations/create.ts'
 import { registerGetOrganization } from './organizations/get.ts'
 import { registerListOrganizations } from './organizations/list.ts'
+import { registerCompletePatchUpload } from './patches/complete-upload.ts'
+import { registerDeprecatePatchVersion } from './patches/deprecate.ts'
+import { registerDraftPatchVersion } from './patches/draft-version.ts'
+import { registerGetPatch } from './patches/get.ts'
+import { registerGetPatchManifest } from './patches/get-manifest.ts'
+import { registerGetPatchReadme } from './patches/get-readme.ts'
+import { registerGetPatchUpload } from './patches/get-upload.ts'
+import { registerGetPatchVersion } from './patches/get-version.ts'
+import { registerListPatches } from './patches/list.ts'
+import { registerListDistTags } from './patches/list-dist-tags.ts'
+import { registerRemoveDistTag } from './patches/remove-dist-tag.ts'
+import { registerSetDistTag } from './patches/set-dist-tag.ts'
+import { registerUndeprecatePatchVersion } from './patches/undeprecate.ts'
+import { registerUnyankPatchVersion } from './patches/unyank.ts'
+import { registerUpdatePatch } from './patches/update.ts'
+import { registerYankPatchVersion } from './patches/yank.ts'
 import { registerCreateToken } from './tokens/create.ts'
 import { registerListTokens } from './tokens/list.ts'
 import { registerRevokeToken } from './tokens/revoke.ts'
 import { registerGetWhoami } from './whoami/get.ts'
 
+/** In the order in which openapi.yaml lists them; a fixed word in a path comes before the parameter at its place. */
 const ROUTES: readonly ((app: App) => void)[] = [
   registerGetHealth,
   registerGetWhoami,
@@ -17,9 +43,34 @@ const ROUTES: readonly ((app: App) => void)[] = [
   registerListTokens,
   registerCreateToken,
   registerRevokeToken,
+  registerListModels,
+  registerGetModel,
+  registerUpdateModel,
+  registerGetModelVersion,
+  registerDraftModelVersion,
+  registerGetModelUpload,
+  registerCompleteModelUpload,
+  registerGetModelManifest,
+  registerGetModelLineage,
+  registerListPatches,
+  registerGetPatch,
+  registerUpdatePatch,
+  registerGetPatchReadme,
+  registerListDistTags,
+  registerSetDistTag,
+  registerRemoveDistTag,
+  registerGetPatchVersion,
+  registerDraftPatchVersion,
+  registerGetPatchUpload,
+  registerCompletePatchUpload,
+  registerGetPatchManifest,
+  registerYankPatchVersion,
+  registerUnyankPatchVersion,
+  registerDeprecatePatchVersion,
+  registerUndeprecatePatchVersion,
 ]
 
-/** Every operation of the API, one line each, in the order in which openapi.yaml lists them. */
+/** Every operation of the API, one line each. */
 export function registerRoutes(app: App): void {
   for (const register of ROUTES) register(app)
 }

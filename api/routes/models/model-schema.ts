@@ -47,7 +47,7 @@ export const ManifestFile = z.object({
 export const ModelFacts = z
   .object({
     modelType: z.string().nullable(),
-    architectures: z.array(z.string()),
+    architectures: z.array(z.string()).readonly(),
     tieWordEmbeddings: z.boolean(),
     quantization: z.string().nullable(),
     layerCount: z.int().nullable(),
@@ -80,7 +80,7 @@ export const ModelVersion = z
 const ManifestTensor = z.object({
   name: z.string(),
   dtype: z.string(),
-  shape: z.array(z.int()),
+  shape: z.array(z.int()).readonly(),
   file: z.string(),
   offset: z.int(),
   length: z.int(),
@@ -88,11 +88,11 @@ const ManifestTensor = z.object({
 })
 
 export const ModelManifest = z
-  .object({ format: z.literal('portllm.model/1'), files: z.array(ManifestFile), tensors: z.array(ManifestTensor), facts: ModelFacts })
+  .object({ format: z.literal('portllm.model/1'), files: z.array(ManifestFile).readonly(), tensors: z.array(ManifestTensor).readonly(), facts: ModelFacts })
   .openapi('ModelManifest')
 
 export const PatchManifest = z
-  .object({ format: z.literal('portllm.patch/1'), files: z.array(ManifestFile), tensors: z.array(ManifestTensor), adapterConfig: z.string() })
+  .object({ format: z.literal('portllm.patch/1'), files: z.array(ManifestFile).readonly(), tensors: z.array(ManifestTensor).readonly(), adapterConfig: z.string() })
   .openapi('PatchManifest')
 
 export const Ancestor = z

@@ -58,3 +58,8 @@ export const Upload = z
 export const CompleteBody = z
   .strictObject({ digest: Digest.optional().openapi({ description: 'Completes only if these are still the files of the draft.' }) })
   .openapi('CompleteUpload')
+
+export const FamilyUpdate = z
+  .strictObject({ description: Description.optional(), visibility: Visibility.optional() })
+  .refine((update) => update.description !== undefined || update.visibility !== undefined, 'must change something: description or visibility')
+  .openapi('FamilyUpdate')

@@ -1,4 +1,4 @@
-import { and, eq, exists, or, sql, type SQL } from 'drizzle-orm'
+import { and, eq, exists, inArray, or, sql, type SQL } from 'drizzle-orm'
 import type { Database } from '../../../db/database.ts'
 import { patches, patchVersions, organizations } from '../../../db/schema.ts'
 import type { RequestContext } from '../../context.ts'
@@ -55,4 +55,20 @@ export async function findPatchVersion({ ctx, tx, organization, name, version }:
     throw notFound('The patch version', `${organization}/${name}@${version}`)
   }
   return { ...row, reference: `${row.organization.name}/${row.patch.name}@${row.version.version}` }
+}
+
+/** `org/name@version` of versions by id, for an answer about something else that names them. */
+export async function patchVersionReferences(db: Database, ids: readonly string[]): Promise<Map<string, string>> {
+  if (ids.length === 0) return new Map()
+  const rows = await db
+    .select({ id: patchVersions.id, organization: organizations.name, name: patches.name, version: patchVersions.version })
+    .from(patchVersions)
+    .innerJoin(patches, eq(patches.id, patchVersions.patchId))
+    .innerJoin(organizations, eq(organizations.id, patches.organizationId))
+    .where(inArray(patchVersions.id, [...new Set(ids)]))
+  return new Map(rows.map((row) => [row.id, `${row.organization}/${row.name}@${row.version}`]))
+}
+
+export async function patchVersionReference(db: Database, id: string): Promise<string | null> {
+  return (await patchVersionReferences(db, [id])).get(id) ?? null
 }

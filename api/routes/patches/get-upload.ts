@@ -1,0 +1,25 @@
+import { createRoute } from '@hono/zod-openapi'
+import type { App } from '../../app.ts'
+import { authenticated } from '../../middleware/authentication.ts'
+import { describePatchUpload } from '../../services/patches/upload.ts'
+import { errorResponses, jsonContent } from '../error-responses.ts'
+import { PatchVersionParams, toNames } from '../reference-params.ts'
+import { tokenRequired } from '../security.ts'
+import { Upload } from '../uploads/upload-schema.ts'
+
+
+const route = createRoute({
+  method: 'get',
+  path: '/v1/patches/{org}/{name}/{version}/upload',
+  operationId: 'getPatchUpload',
+  tags: ['patches'],
+  summary: 'What of an upload has arrived, with fresh URLs for the rest',
+  security: tokenRequired,
+  middleware: [authenticated] as const,
+  request: { params: PatchVersionParams },
+  responses: { 200: jsonContent(Upload, 'The upload.'), ...errorResponses(403, 404) },
+})
+
+export function registerGetPatchUpload(app: App): void {
+  app.openapi(route, async (c) => c.json(await describePatchUpload({ ctx: c.var.ctx, input: toNames(c.req.valid('param')) }), 200))
+}
