@@ -72,7 +72,7 @@ function verdictOf(reasons: readonly Reason[], isIdentical: boolean): Verdict {
 }
 
 /** Every factor belongs to exactly one edit; where a refusal explains the lack, it is not told twice. */
-function checkConsumption(adapter: Adapter, edits: readonly Edit[], reasons: readonly Reason[]): Reason[] {
+export function checkConsumption(adapter: Adapter, edits: readonly Edit[], reasons: readonly Reason[]): Reason[] {
   const consumed = new Map<string, number>()
   for (const name of edits.flatMap((edit) => edit.consumes)) consumed.set(name, (consumed.get(name) ?? 0) + 1)
   const isExplained = reasons.some(({ severity }) => severity === 'refusal')

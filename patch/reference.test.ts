@@ -10,6 +10,7 @@ describe('parseReference', () => {
     ['acme/triage@^1.2.0:0.5', { organization: 'acme', name: 'triage', selector: '^1.2.0', weight: 0.5 }],
     ['acme/triage@>=1 <2', { organization: 'acme', name: 'triage', selector: '>=1 <2', weight: 1 }],
     ['acme/triage:-2', { organization: 'acme', name: 'triage', selector: null, weight: -2 }],
+    ['acme/triage@a:b:0.5', { organization: 'acme', name: 'triage', selector: 'a:b', weight: 0.5 }],
     ['acme/triage@beta:1e-1', { organization: 'acme', name: 'triage', selector: 'beta', weight: 0.1 }],
   ])('%s', (text, expected) => {
     expect(parseReference(text)).toEqual(expected)
