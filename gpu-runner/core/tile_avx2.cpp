@@ -129,7 +129,6 @@ double fma_burst() {
   const __m256 a = _mm256_set1_ps(1e-3f), b = _mm256_set1_ps(0.5f);
   for (int repeat = 0; repeat < 100000; repeat++) {
     for (int v = 0; v < 8; v++) sums[v] = _mm256_fmadd_ps(a, b, sums[v]);
-    __asm__ volatile("" : "+x"(sums[0]));
   }
   __m256 total = sums[0];
   for (int v = 1; v < 8; v++) total = _mm256_add_ps(total, sums[v]);

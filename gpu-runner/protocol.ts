@@ -1,0 +1,107 @@
+import { z } from 'zod'
+import { MERGEABLE_DTYPES } from '../patch/dtype.ts'
+import { RULES } from '../patch/derivation.ts'
+import type { ModelManifest, PatchManifest } from '../patch/manifest.ts'
+
+/** What the registry sends to a runner, and what the runner answers with. Sizes are in bytes. */
+
+export const JOB_KINDS = ['ingest', 'merge'] as const
+export type JobKind = (typeof JOB_KINDS)[number]
+
+const byteCount = z.number().int().nonnegative().refine(Number.isSafeInteger)
+const dimension = z.number().int().positive()
+
+const signedRequest = z.object({
+  method: z.enum(['GET', 'PUT']),
+  url: z.url({ protocol: /^https?$/ }),
+  headers: z.record(z.string(), z.string()),
+})
+/** A request that needs no other credential; its headers, such as Range, must be sent as given. */
+export type SignedRequest = z.infer<typeof signedRequest>
+
+const ingestSpec = z.object({
+  kind: z.literal('ingest'),
+  subject: z.enum(['model', 'patch']),
+  files: z.array(z.object({
+    path: z.string(),
+    size: byteCount,
+    sha256: z.string().regex(/^[0-9a-f]{64}$/),
+    get: signedRequest,
+  })),
+})
+export type IngestSpec = z.infer<typeof ingestSpec>
+export type IngestFile = IngestSpec['files'][number]
+
+const factor = z.object({
+  get: signedRequest,
+  length: byteCount,
+  dtype: z.enum(MERGEABLE_DTYPES),
+  transpose: z.boolean(),
+})
+const mergeTensor = z.object({
+  name: z.string(),
+  dtype: z.enum(MERGEABLE_DTYPES),
+  rows: dimension,
+  cols: dimension,
+  length: byteCount,
+  source: signedRequest,
+  addends: z.array(z.object({ left: factor, right: factor, rank: dimension, scale: z.number() })).min(1),
+  put: signedRequest,
+  output: z.string(),
+})
+const mergeSpec = z.object({
+  kind: z.literal('merge'),
+  rule: z.enum(RULES),
+  derivation: z.string(),
+  tensors: z.array(mergeTensor).min(1),
+})
+export type MergeSpec = z.infer<typeof mergeSpec>
+export type MergeTensor = z.infer<typeof mergeTensor>
+export type MergeFactor = z.infer<typeof factor>
+
+export const claimAnswer = z.object({
+  job: z.object({ id: z.string().min(1), kind: z.enum(JOB_KINDS), attempt: z.number().int() }),
+  token: z.string().min(1),
+  leaseSeconds: z.number().positive(),
+  spec: z.unknown(),
+})
+/** One attempt of one job. Its spec is read by `jobSpec` later, so that a bad one can be reported as a failure of the job. */
+export type Claim = z.infer<typeof claimAnswer>
+
+export const jobSpec = z.discriminatedUnion('kind', [ingestSpec, mergeSpec])
+export const heartbeatAnswer = z.object({ cancel: z.boolean() })
+
+export interface Progress {
+  readonly phase: string
+  readonly done: number
+  readonly total: number
+  readonly unit: string
+}
+
+/** One reason why an upload is not published. */
+export interface Finding {
+  readonly code: string
+  readonly message: string
+  readonly file?: string
+  readonly tensor?: string
+}
+
+export type IngestResult =
+  | { readonly manifest: ModelManifest | PatchManifest; readonly readme: string | null }
+  | { readonly rejection: readonly Finding[] }
+
+export interface MergedTensor {
+  readonly name: string
+  /** `sha256:<64 hex>` of the bytes that were put. */
+  readonly digest: string
+  readonly length: number
+  /** Frobenius norm of what was asked to be added, and of what rounding left of it. */
+  readonly patchNorm: number
+  readonly realisedNorm: number
+}
+
+export interface MergeResult {
+  readonly engine: { readonly name: string; readonly version: string; readonly path: string }
+  readonly tensors: readonly MergedTensor[]
+  readonly seconds: number
+}

@@ -1,0 +1,115 @@
+import { loadCore, type Core } from './core/core.ts'
+import { JobFailure } from './job-failure.ts'
+import { runIngest } from './jobs/ingest.ts'
+import type { JobContext } from './jobs/job-context.ts'
+import { runMerge } from './jobs/merge.ts'
+import type { Log } from './log.ts'
+import { jobSpec, type Claim, type IngestResult, type MergeResult, type Progress } from './protocol.ts'
+import { RegistryError, StaleAttemptError, type AttemptClient } from './registry-client.ts'
+
+/** Reason of the abort when the runner is told to stop. */
+export class RunnerStopped extends JobFailure {
+  constructor() {
+    super('runner_stopped', 'The runner was stopped.', true)
+  }
+}
+
+/**
+ * Works on one attempt and reports how it ended. A lost attempt ends quietly; so does one whose report cannot be
+ * delivered, since its lease then ends by itself. `stop` ends the attempt as retryable.
+ */
+export async function runAttempt({ claim, client, log, stop }: { claim: Claim; client: AttemptClient; log: Log; stop: AbortSignal }): Promise<void> {
+  const started = performance.now()
+  const lost = new AbortController()
+  const ended = new AbortController()
+  const signal = AbortSignal.any([stop, lost.signal])
+  let progress: Progress | null = null
+  const heart = beat({ claim, client, log, lost, ended: ended.signal, progress: () => progress })
+  try {
+    const result = await work(claim, { signal, report: (now) => void (progress = now) })
+    await client.complete(result)
+    log.info({ seconds: (performance.now() - started) / 1000, rejected: 'rejection' in result }, 'job completed')
+  } catch (error) {
+    await reportFailure(error, { client, log, signal })
+  } finally {
+    ended.abort()
+    await heart
+  }
+}
+
+async function work(claim: Claim, context: Omit<JobContext, 'core'>): Promise<IngestResult | MergeResult> {
+  const spec = jobSpec.safeParse(claim.spec)
+  if (!spec.success) throw new JobFailure('invalid_spec', 'This runner does not understand the job: runner and registry may be of different versions.', true)
+  const core = await openCore()
+  return spec.data.kind === 'ingest' ? runIngest(spec.data, { ...context, core }) : runMerge(spec.data, { ...context, core })
+}
+
+async function openCore(): Promise<Core> {
+  try {
+    return await loadCore()
+  } catch (error) {
+    throw new JobFailure('core_unavailable', `The merge core of this runner does not load: ${error instanceof Error ? error.message : String(error)}`, true)
+  }
+}
+
+async function reportFailure(error: unknown, { client, log, signal }: { client: AttemptClient; log: Log; signal: AbortSignal }): Promise<void> {
+  // After an abort the first error to surface is often only its echo.
+  const cause: unknown = signal.aborted ? signal.reason : error
+  if (cause instanceof StaleAttemptError) {
+    log.warn('the attempt was lost to another one')
+    return
+  }
+  const failure = toFailure(cause)
+  log.error({ code: failure.code, retryable: failure.retryable, err: cause instanceof JobFailure ? undefined : cause }, failure.message)
+  try {
+    await client.fail({ code: failure.code, message: failure.message, retryable: failure.retryable })
+  } catch (unreported) {
+    log.warn({ reason: String(unreported) }, 'the failure could not be reported: the lease will run out')
+  }
+}
+
+function toFailure(error: unknown): JobFailure {
+  if (error instanceof JobFailure) return error
+  if (error instanceof RegistryError) return new JobFailure('result_refused', `The registry did not take the result: ${error.message}`, error.status === 0 || error.status >= 500)
+  return new JobFailure('internal', 'The runner met an error of its own. Its log has the details.', true)
+}
+
+interface Heart {
+  readonly claim: Claim
+  readonly client: AttemptClient
+  readonly log: Log
+  readonly lost: AbortController
+  readonly ended: AbortSignal
+  progress(): Progress | null
+}
+
+/** Keeps the lease until the work has ended; aborts the work where the lease is gone. */
+async function beat({ claim, client, log, lost, ended, progress }: Heart): Promise<void> {
+  while (await pause((claim.leaseSeconds * 1000) / 3, ended)) {
+    try {
+      const { cancel } = await client.heartbeat(progress(), ended)
+      if (cancel) return lost.abort(new JobFailure('cancelled', 'The job was cancelled.', false))
+    } catch (error) {
+      if (ended.aborted) return
+      // Silence may pass; a refusal means that the work is for nothing.
+      if (error instanceof RegistryError && (error.status === 0 || error.status >= 500)) log.warn({ reason: error.message }, 'a heartbeat did not arrive')
+      else return lost.abort(error instanceof RegistryError ? new StaleAttemptError() : error)
+    }
+  }
+}
+
+/** False where the signal came first. */
+function pause(milliseconds: number, signal: AbortSignal): Promise<boolean> {
+  return new Promise((resolve) => {
+    if (signal.aborted) return resolve(false)
+    const stop = () => {
+      clearTimeout(timer)
+      resolve(false)
+    }
+    const timer = setTimeout(() => {
+      signal.removeEventListener('abort', stop)
+      resolve(true)
+    }, milliseconds)
+    signal.addEventListener('abort', stop, { once: true })
+  })
+}
