@@ -9,10 +9,12 @@ import { lockDataFolder } from './data-folder.ts'
 import { systemClock } from './ports/clock.ts'
 import { createDirectoryBlobStore } from './ports/directory-blob-store.ts'
 import { registerBlobRoutes } from './ports/directory-blob-routes.ts'
-import type { JobQueue } from './ports/job-queue.ts'
-import type { RunnerLauncher } from './ports/runner-launcher.ts'
-import type { Signer } from './ports/signer.ts'
+import { createJoseSigner } from './ports/jose-signer.ts'
+import { createLocalLauncher } from './ports/local-launcher.ts'
+import { startPgBossQueue } from './ports/pg-boss-queue.ts'
+import { noLauncher } from './ports/runner-launcher.ts'
 import { readBlobKey } from './services/settings/blob-key.ts'
+import { createLocalRunnerToken } from './services/tokens/create-local-runner.ts'
 import { bootstrap } from './services/users/bootstrap.ts'
 
 export interface RunningServer {
@@ -45,20 +47,19 @@ export async function startServer(config: ServerConfig, { onFatal }: { onFatal: 
     undo.push(() => stop(http))
     const database = await connectDatabase(config)
     undo.push(database.close)
+    const { db } = database
+    const queue = await startPgBossQueue(database, (error) => console.error(`The job queue: ${error.message}`))
+    undo.push(queue.stop)
     const publicUrl = config.publicUrl ?? url
-    const blobs = createDirectoryBlobStore({ folder: config.data, publicUrl, key: await readBlobKey(database.db), clock: systemClock })
-    const dependencies: Dependencies = {
-      db: database.db,
-      blobs,
-      queue: missing<JobQueue>('queue'),
-      launcher: { wake() {}, async stop() {} } satisfies RunnerLauncher,
-      signer: missing<Signer>('signer'),
-      clock: systemClock,
-      publicUrl,
-      deployment: config.databaseUrl === undefined ? 'embedded' : 'server',
-    }
-    undo.push(() => dependencies.launcher.stop())
-    const bootstrapToken = await bootstrap({ ctx: dependencies })
+    const blobs = createDirectoryBlobStore({ folder: config.data, publicUrl, key: await readBlobKey(db), clock: systemClock })
+    const signer = await createJoseSigner({ db, issuer: publicUrl, clock: systemClock })
+    const bootstrapToken = await bootstrap({ ctx: { db } })
+    const launcher = config.startRunners
+      ? createLocalLauncher({ registryUrl: url, token: await createLocalRunnerToken({ ctx: { db, clock: systemClock } }), logFolder: config.data })
+      : noLauncher
+    undo.push(() => launcher.stop())
+    const deployment = config.databaseUrl === undefined ? 'embedded' : 'server'
+    const dependencies: Dependencies = { db, blobs, queue, launcher, signer, clock: systemClock, publicUrl, deployment }
     const app = createApp(() => dependencies)
     registerBlobRoutes(app, blobs)
     handle = app.fetch
@@ -67,10 +68,6 @@ export async function startServer(config: ServerConfig, { onFatal }: { onFatal: 
     await close()
     throw error
   }
-}
-
-function missing<T extends object>(what: string): T {
-  return new Proxy({} as T, { get: () => { throw new Error(`there is no ${what} yet`) } })
 }
 
 function listen(http: Server, config: ServerConfig): Promise<string> {

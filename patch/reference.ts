@@ -11,6 +11,8 @@ export const RESERVED_WORDS = [
   'patches', 'readme', 'resolve', 'runner', 'search', 'settings', 'tokens', 'upload', 'v1', 'versions', 'whoami',
 ] as const
 
+const VERSION_WORDS = ['dist-tags', 'lineage', 'merged', 'readme', 'upload', 'versions']
+
 export class ReferenceError extends Error {
   readonly code: 'bad-reference' | 'bad-name' | 'bad-version' | 'bad-range' | 'bad-weight' | 'bad-path'
 
@@ -76,22 +78,30 @@ export function isName(name: string): boolean {
 }
 
 function nameProblem(name: string): string | null {
+  return spellingProblem(name) ?? ((RESERVED_WORDS as readonly string[]).includes(name.toLowerCase()) ? 'the word is reserved' : null)
+}
+
+/** A version may be called `v1` or `new`; only the words that stand beside versions in a path are kept. */
+function modelVersionProblem(version: string): string | null {
+  return spellingProblem(version) ?? (VERSION_WORDS.includes(version.toLowerCase()) ? 'the word is reserved' : null)
+}
+
+function spellingProblem(name: string): string | null {
   if (name.length > MAX_NAME_LENGTH) return `it is longer than ${MAX_NAME_LENGTH} characters`
   if (!NAME.test(name)) return 'use letters, digits, ".", "_" and "-", and begin with a letter or digit'
   if (name.includes('..')) return 'it holds ".."'
   if (/(\.git|\.)$/i.test(name)) return 'it ends in "." or ".git"'
-  if ((RESERVED_WORDS as readonly string[]).includes(name.toLowerCase())) return 'the word is reserved'
   return null
 }
 
-/** Model versions are free strings such as `v0.1` or `2025-06`; the rules are those of names. */
+/** Model versions are free strings such as `v1` or `2025-06`, spelled like names. */
 export function isModelVersion(version: string): boolean {
-  return isName(version)
+  return modelVersionProblem(version) === null
 }
 
 /** Throws ReferenceError unless `version` may name a model version. */
 export function checkModelVersion(version: string): void {
-  const problem = nameProblem(version)
+  const problem = modelVersionProblem(version)
   if (problem !== null) throw new ReferenceError('bad-version', `The version ${quote(version)} is not allowed: ${problem}.`)
 }
 

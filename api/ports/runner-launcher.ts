@@ -5,3 +5,6 @@ export interface RunnerLauncher {
   /** Stops what it started and waits for it. */
   stop(): Promise<void>
 }
+
+/** Where runners are started by somebody else, or run all the time. */
+export const noLauncher: RunnerLauncher = { wake() {}, async stop() {} }

@@ -9,7 +9,7 @@ import { newTokenText, tokenSha256 } from './token-text.ts'
 const LOCAL_RUNNER = 'local-runner'
 
 /** A token for the runners that this server starts itself. Those of its earlier starts end. */
-export async function createLocalRunnerToken({ ctx }: { ctx: Dependencies }): Promise<string> {
+export async function createLocalRunnerToken({ ctx }: { ctx: Pick<Dependencies, 'db' | 'clock'> }): Promise<string> {
   const text = newTokenText()
   const sha256 = await tokenSha256(text)
   await inTransaction(ctx, async (tx) => {

@@ -13,7 +13,7 @@ const BOOTSTRAP_SCOPES = SCOPES.filter((scope) => scope !== 'runner')
  * On an empty registry, makes the administrator `admin` and a token for it, and returns the token's text:
  * it is kept nowhere, so whoever starts the server must show it. Null where there are users already.
  */
-export async function bootstrap({ ctx }: { ctx: Dependencies }): Promise<string | null> {
+export async function bootstrap({ ctx }: { ctx: Pick<Dependencies, 'db'> }): Promise<string | null> {
   const text = newTokenText()
   const sha256 = await tokenSha256(text)
   return inTransaction(ctx, async (tx) => {
