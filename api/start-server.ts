@@ -15,6 +15,7 @@ import { startPgBossQueue } from './ports/pg-boss-queue.ts'
 import { noLauncher } from './ports/runner-launcher.ts'
 import { readBlobKey } from './services/settings/blob-key.ts'
 import { createLocalRunnerToken } from './services/tokens/create-local-runner.ts'
+import { reapJobs } from './services/jobs/reap.ts'
 import { bootstrap } from './services/users/bootstrap.ts'
 
 export interface RunningServer {
@@ -29,6 +30,9 @@ export interface RunningServer {
 
 /** Clients that are still reading when the server stops get this long. */
 const CLOSE_GRACE_MS = 5_000
+
+/** How often lost jobs are ended and waiting ones given a runner. */
+const REAP_MS = 5_000
 
 /** Starts the registry on Node. Throws ConfigError for what the person who starts it can put right. */
 export async function startServer(config: ServerConfig, { onFatal }: { onFatal: (error: Error) => void }): Promise<RunningServer> {
@@ -63,10 +67,29 @@ export async function startServer(config: ServerConfig, { onFatal }: { onFatal: 
     const app = createApp(() => dependencies)
     registerBlobRoutes(app, blobs)
     handle = app.fetch
+    undo.push(repeat(() => reapJobs({ ctx: dependencies }), REAP_MS))
     return { url, bootstrapToken, dependencies, close }
   } catch (error) {
     await close()
     throw error
+  }
+}
+
+/** Runs `work` now and then again and again, never twice at once. Returns how to stop and wait for it. */
+function repeat(work: () => Promise<void>, milliseconds: number): () => Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  let stopped = false
+  let running = Promise.resolve()
+  const turn = () => {
+    running = work()
+      .catch((error: Error) => console.error(`The watch over jobs: ${error.message}`))
+      .then(() => void (stopped || (timer = setTimeout(turn, milliseconds))))
+  }
+  turn()
+  return async () => {
+    stopped = true
+    clearTimeout(timer)
+    await running
   }
 }
 

@@ -3,6 +3,13 @@ import type { Database } from '../../db/database.ts'
 export const JOB_KINDS = ['ingest', 'merge'] as const
 export type JobKind = (typeof JOB_KINDS)[number]
 
+export function isJobKind(kind: string): kind is JobKind {
+  return (JOB_KINDS as readonly string[]).includes(kind)
+}
+
+/** A runner that was not heard of for this long has lost its job. pg-boss takes no less than 10. */
+export const LEASE_SECONDS = 20
+
 /** One attempt of one job; `retryCount` fences it: an older attempt cannot settle a newer one. */
 export interface Attempt {
   readonly kind: JobKind
@@ -23,4 +30,6 @@ export interface JobQueue {
   complete(tx: Database, attempt: Attempt): Promise<boolean>
   /** `retry: false` ends the job for good. `willRetry` tells whether another attempt follows. */
   fail(tx: Database, attempt: Attempt, failure: { message: string; retry: boolean }): Promise<{ held: boolean; willRetry: boolean }>
+  /** Jobs whose last attempt was lost without a word: the caller marks them failed. Each is told once. */
+  takeDead(): Promise<string[]>
 }

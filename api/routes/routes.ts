@@ -1,12 +1,19 @@
 import type { App } from '../app.ts'
+import { registerGetDerivation } from './derivations/get.ts'
+import { registerGetDerivationManifest } from './derivations/manifest.ts'
+import { registerRequestDerivation } from './derivations/request.ts'
 import { registerGetHealth } from './health/get.ts'
+import { registerWatchJob } from './jobs/events.ts'
+import { registerGetJob } from './jobs/get.ts'
+import { registerListJobs } from './jobs/list.ts'
+import { registerGetMerged } from './merged/get.ts'
 import { registerCompleteModelUpload } from './models/complete-upload.ts'
 import { registerDraftModelVersion } from './models/draft-version.ts'
-import { registerGetModel } from './models/get.ts'
 import { registerGetModelLineage } from './models/get-lineage.ts'
 import { registerGetModelManifest } from './models/get-manifest.ts'
 import { registerGetModelUpload } from './models/get-upload.ts'
 import { registerGetModelVersion } from './models/get-version.ts'
+import { registerGetModel } from './models/get.ts'
 import { registerListModels } from './models/list.ts'
 import { registerUpdateModel } from './models/update.ts'
 import { registerCreateOrganization } from './organizations/create.ts'
@@ -15,19 +22,24 @@ import { registerListOrganizations } from './organizations/list.ts'
 import { registerCompletePatchUpload } from './patches/complete-upload.ts'
 import { registerDeprecatePatchVersion } from './patches/deprecate.ts'
 import { registerDraftPatchVersion } from './patches/draft-version.ts'
-import { registerGetPatch } from './patches/get.ts'
 import { registerGetPatchManifest } from './patches/get-manifest.ts'
 import { registerGetPatchReadme } from './patches/get-readme.ts'
 import { registerGetPatchUpload } from './patches/get-upload.ts'
 import { registerGetPatchVersion } from './patches/get-version.ts'
-import { registerListPatches } from './patches/list.ts'
+import { registerGetPatch } from './patches/get.ts'
 import { registerListDistTags } from './patches/list-dist-tags.ts'
+import { registerListPatches } from './patches/list.ts'
 import { registerRemoveDistTag } from './patches/remove-dist-tag.ts'
 import { registerSetDistTag } from './patches/set-dist-tag.ts'
 import { registerUndeprecatePatchVersion } from './patches/undeprecate.ts'
 import { registerUnyankPatchVersion } from './patches/unyank.ts'
 import { registerUpdatePatch } from './patches/update.ts'
 import { registerYankPatchVersion } from './patches/yank.ts'
+import { registerResolvePatches } from './resolve/get.ts'
+import { registerClaimJob } from './runner/claim.ts'
+import { registerCompleteJob } from './runner/complete.ts'
+import { registerFailJob } from './runner/fail.ts'
+import { registerReportProgress } from './runner/heartbeat.ts'
 import { registerCreateToken } from './tokens/create.ts'
 import { registerListTokens } from './tokens/list.ts'
 import { registerRevokeToken } from './tokens/revoke.ts'
@@ -68,6 +80,18 @@ const ROUTES: readonly ((app: App) => void)[] = [
   registerUnyankPatchVersion,
   registerDeprecatePatchVersion,
   registerUndeprecatePatchVersion,
+  registerResolvePatches,
+  registerGetMerged,
+  registerRequestDerivation,
+  registerGetDerivation,
+  registerGetDerivationManifest,
+  registerListJobs,
+  registerGetJob,
+  registerWatchJob,
+  registerClaimJob,
+  registerReportProgress,
+  registerCompleteJob,
+  registerFailJob,
 ]
 
 /** Every operation of the API, one line each. */

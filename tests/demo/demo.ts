@@ -137,8 +137,8 @@ async function main(): Promise<void> {
     step('GET the merged model')
     const merged = join(data, 'merged')
     const got = await portllm(registry, 'get', evolved, '--patch', patchRef, '--output', merged)
-    const derivation = await (await fetch(`${registry.url}/v1/derivations/${got.derivation}`, { headers: { authorization: `Bearer ${registry.token}` } })).json()
-    const total = derivation.files.reduce((sum: number, file: { size: number }) => sum + file.size, 0)
+    const derivation = (await (await fetch(`${registry.url}/v1/derivations/${got.derivation}`, { headers: { authorization: `Bearer ${registry.token}` } })).json()) as { files: { size: number }[]; receipt: { storedBytes: number } }
+    const total = derivation.files.reduce((sum, file) => sum + file.size, 0)
     console.log(`   ${derivation.files.length} files, ${kilobytes(total)}; the registry stored ${kilobytes(derivation.receipt.storedBytes)} for it: the changed tensors and the new headers`)
 
     step('Verify: merge again without the registry, and compare every byte of the weights')

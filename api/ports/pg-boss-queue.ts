@@ -1,0 +1,85 @@
+import { sql } from 'drizzle-orm'
+import { fromDrizzle, fromPglite, PgBoss, type ConstructorOptions, type DrizzleTransactionLike } from 'pg-boss'
+import type { Database } from '../../db/database.ts'
+import type { ConnectedDatabase } from '../connect-database.ts'
+import { JOB_KINDS, LEASE_SECONDS, type Attempt, type JobQueue } from './job-queue.ts'
+
+/** Tries of one job, the first included. */
+const TRIES = 3
+/** Longest run of one attempt, however often it reports. */
+const ATTEMPT_HOURS = 12
+const SUPERVISE_SECONDS = 5
+/** Where jobs go that have used up their tries without any runner saying so. */
+const DEAD_LETTERS = 'dead-letters'
+
+interface QueuedJob { jobId: string }
+
+export interface StartedQueue extends JobQueue {
+  stop(): Promise<void>
+}
+
+/** pg-boss over the registry's own database; `onError` hears of failures in its background work. */
+export async function startPgBossQueue(database: ConnectedDatabase, onError: (error: Error) => void): Promise<StartedQueue> {
+  const connection: ConstructorOptions = database.engine === 'pglite' ? { db: fromPglite(database.pglite), backend: 'pglite' } : { connectionString: database.url, max: 4 }
+  const boss = new PgBoss({ ...connection, schema: 'queue', schedule: false, superviseIntervalSeconds: SUPERVISE_SECONDS, monitorIntervalSeconds: SUPERVISE_SECONDS })
+  boss.on('error', onError)
+  await boss.start()
+  await boss.createQueue(DEAD_LETTERS, { retryLimit: 100 })
+  for (const kind of JOB_KINDS) {
+    // createQueue also fills pg-boss's cache: a miss inside a transaction would wait for PGlite's only connection for ever.
+    await boss.createQueue(kind, {
+      retryLimit: TRIES - 1,
+      retryDelay: 1,
+      retryBackoff: true,
+      expireInSeconds: ATTEMPT_HOURS * 3600,
+      heartbeatSeconds: LEASE_SECONDS,
+      deadLetter: DEAD_LETTERS,
+    })
+  }
+  return {
+    async enqueue(tx, { kind, jobId }) {
+      const queueId = await boss.send(kind, { jobId } satisfies QueuedJob, { db: within(tx) })
+      if (queueId === null) throw new Error(`the queue ${kind} did not take job ${jobId}`)
+      return { queueId }
+    },
+    async claim(kinds) {
+      for (const kind of kinds) {
+        const [job] = await boss.fetch<QueuedJob>(kind, { includeMetadata: true })
+        if (job !== undefined) return { kind, jobId: job.data.jobId, queueId: job.id, retryCount: job.retryCount }
+      }
+      return null
+    },
+    async touch(attempt) {
+      return affected(await boss.touch(attempt.kind, fence(attempt)))
+    },
+    async complete(tx, attempt) {
+      return affected(await boss.complete(attempt.kind, fence(attempt), null, { db: within(tx) }))
+    },
+    async fail(tx, attempt, { message, retry }) {
+      const db = within(tx)
+      // A job that must not be tried again is settled in the queue; the registry's own row says how it ended.
+      if (!retry || attempt.retryCount + 1 >= TRIES) return { held: affected(await boss.complete(attempt.kind, fence(attempt), null, { db })), willRetry: false }
+      return { held: affected(await boss.fail(attempt.kind, fence(attempt), { message }, { db })), willRetry: true }
+    },
+    async takeDead() {
+      const dead = await boss.fetch<QueuedJob>(DEAD_LETTERS, { batchSize: 100 })
+      if (dead.length > 0) await boss.complete(DEAD_LETTERS, dead.map((job) => job.id))
+      return dead.map((job) => job.data.jobId)
+    },
+    stop: () => boss.stop({ graceful: false, close: database.engine === 'postgres' }),
+  }
+}
+
+function fence(attempt: Attempt): { id: string; retryCount: number } {
+  return { id: attempt.queueId, retryCount: attempt.retryCount }
+}
+
+/** pg-boss's types leave out what its commands answer (12.38, manager.mapCommandResponse). */
+function affected(response: object): boolean {
+  return (response as { affected: number }).affected > 0
+}
+
+/** pg-boss on the caller's transaction; both drivers answer `execute` with the rows, which drizzle's shared type does not say. */
+function within(tx: Database) {
+  return fromDrizzle(tx as unknown as DrizzleTransactionLike, sql)
+}

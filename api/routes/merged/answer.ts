@@ -1,0 +1,37 @@
+import type { Context } from 'hono'
+import type { z } from '@hono/zod-openapi'
+import type { AppEnv } from '../../app.ts'
+import { ApiError } from '../../errors.ts'
+import { describeDerivation, type MergedView } from '../../services/derivations/describe.ts'
+import { waitForJob } from '../../services/jobs/wait.ts'
+import type { Merged } from './merged-schema.ts'
+
+const RETRY_AFTER_SECONDS = 1
+const LONGEST_WAIT_SECONDS = 60
+
+/** 200 with the merged model, or 202 with its job; `Prefer: wait=N` waits for it (RFC 7240). */
+export async function answerMerged(c: Context<AppEnv>, id: string) {
+  const { ctx } = c.var
+  const wait = preferredWait(c.req.header('prefer'))
+  let merged = await describeDerivation({ ctx, input: { id } })
+  if (merged.state !== 'ready' && merged.job !== null && wait > 0) {
+    await waitForJob({ ctx, jobId: merged.job.id, seconds: wait, signal: c.req.raw.signal })
+    merged = await describeDerivation({ ctx, input: { id } })
+  }
+  if (merged.state === 'failed') throw new ApiError('merge_failed', `The merge failed: ${merged.job?.failure?.message ?? 'no reason is recorded'} Ask again to start another job.`, { job: merged.job?.id })
+  if (merged.state === 'ready') return c.json(toMerged(merged), 200)
+  const job = merged.job!
+  if (wait > 0) c.header('Preference-Applied', `wait=${wait}`)
+  c.header('Location', `/v1/jobs/${job.id}`)
+  c.header('Retry-After', String(RETRY_AFTER_SECONDS))
+  return c.json({ derivation: id, job }, 202)
+}
+
+export function toMerged(view: MergedView): z.infer<typeof Merged> {
+  return view
+}
+
+function preferredWait(header: string | undefined): number {
+  const match = /(?:^|[,;\s])wait=(\d{1,6})/i.exec(header ?? '')
+  return match === null ? 0 : Math.min(Number(match[1]), LONGEST_WAIT_SECONDS)
+}

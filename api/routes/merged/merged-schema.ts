@@ -1,0 +1,36 @@
+import { z } from '@hono/zod-openapi'
+import { Job } from '../jobs/job-schema.ts'
+import { Digest } from '../runner/runner-schema.ts'
+
+/** `patch=` once or several times. */
+export const PatchReferences = z
+  .union([z.string(), z.array(z.string())])
+  .transform((value) => (typeof value === 'string' ? [value] : value))
+  .openapi({ type: 'array', items: { type: 'string' }, description: '`org/name`, with `@version`, `@range` or `@tag`, and `:weight`. Repeat it for several patches; their order is the order of summation.', example: ['hospital/triage@^1:0.5'] })
+
+export const Merged = z
+  .object({
+    id: z.string(),
+    state: z.enum(['queued', 'ready', 'failed']),
+    rule: z.string(),
+    dtype: z.string(),
+    target: z.object({ reference: z.string(), digest: Digest }),
+    patches: z.array(z.object({ reference: z.string(), digest: Digest, weight: z.number() })),
+    files: z.array(z.object({ path: z.string(), size: z.int(), etag: z.string(), changed: z.boolean() })),
+    receipt: z
+      .object({
+        engine: z.object({ name: z.string(), version: z.string(), path: z.string() }),
+        tensors: z.array(z.object({ name: z.string(), digest: Digest, patchNorm: z.number(), realisedNorm: z.number() })),
+        storedBytes: z.int(),
+        seconds: z.number(),
+      })
+      .nullable(),
+    job: Job.nullable(),
+    manifest: z.url(),
+    page: z.url(),
+    createdAt: z.iso.datetime(),
+    readyAt: z.iso.datetime().nullable(),
+  })
+  .openapi('Merged')
+
+export const Pending = z.object({ derivation: z.string(), job: Job }).openapi('PendingMerge')

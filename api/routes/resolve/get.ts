@@ -1,0 +1,47 @@
+import { createRoute, z } from '@hono/zod-openapi'
+import type { App } from '../../app.ts'
+import { REASON_CODES, SEVERITIES, VERDICTS } from '../../../patch/resolution.ts'
+import { resolvePatches } from '../../services/resolutions/resolve.ts'
+import { errorResponses, jsonContent } from '../error-responses.ts'
+import { PatchReferences } from '../merged/merged-schema.ts'
+import { Digest } from '../runner/runner-schema.ts'
+import { tokenOptional } from '../security.ts'
+
+const Reason = z
+  .object({
+    code: z.enum(REASON_CODES), severity: z.enum(SEVERITIES), message: z.string(), remedy: z.string().optional(),
+    tensor: z.string().optional(), expected: z.string().optional(), found: z.string().optional(),
+  })
+  .openapi('Reason')
+const Version = z.object({ reference: z.string(), digest: Digest })
+
+const Resolution = z
+  .object({
+    verdict: z.enum(VERDICTS),
+    target: Version,
+    patches: z.array(Version.extend({
+      weight: z.number(), base: Version, verdict: z.enum(VERDICTS), reasons: z.array(Reason), edits: z.int(),
+      lineage: z.object({ relation: z.enum(['same', 'descends', 'unrelated']), steps: z.array(z.object({ version: z.string(), kind: z.string() })) }),
+    })),
+    derivation: z.string().nullable().openapi({ description: 'Id of the merged model; null where it cannot be.' }),
+    merged: z.enum(['ready', 'queued', 'absent']).nullable(),
+  })
+  .openapi('Resolution')
+
+const route = createRoute({
+  method: 'get',
+  path: '/v1/resolve',
+  operationId: 'resolvePatches',
+  tags: ['merging'],
+  summary: 'May these patches go onto this target?',
+  security: tokenOptional,
+  request: { query: z.object({ patch: PatchReferences, target: z.string().openapi({ example: 'lab/mistral@2.0' }) }) },
+  responses: { 200: jsonContent(Resolution, 'The verdict and every reason for it.'), ...errorResponses(404, 409, 410) },
+})
+
+export function registerResolvePatches(app: App): void {
+  app.openapi(route, async (c) => {
+    const { patch, target } = c.req.valid('query')
+    return c.json((await resolvePatches({ ctx: c.var.ctx, input: { target, patches: patch } })) as z.infer<typeof Resolution>, 200)
+  })
+}

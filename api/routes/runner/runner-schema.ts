@@ -1,0 +1,62 @@
+import { z } from '@hono/zod-openapi'
+import { DTYPE_BITS, type Dtype } from '../../../patch/dtype.ts'
+import { Job } from '../jobs/job-schema.ts'
+
+const Dtypes = z.enum(Object.keys(DTYPE_BITS) as [Dtype, ...Dtype[]])
+export const Digest = z.string().regex(/^sha256:[0-9a-f]{64}$/)
+const Sha256 = z.string().regex(/^[0-9a-f]{64}$/)
+const Size = z.int().min(0)
+
+export const SignedRequest = z.object({ method: z.enum(['GET', 'PUT']), url: z.url(), headers: z.record(z.string(), z.string()) }).openapi('SignedRequest')
+const Factor = z.object({ get: SignedRequest, length: Size, dtype: Dtypes, transpose: z.boolean() })
+
+const IngestSpec = z.object({
+  kind: z.literal('ingest'),
+  subject: z.enum(['model', 'patch']),
+  files: z.array(z.object({ path: z.string(), size: Size, sha256: Sha256, get: SignedRequest })),
+})
+const MergeSpec = z.object({
+  kind: z.literal('merge'),
+  rule: z.literal('lora-f32/1'),
+  derivation: Sha256,
+  tensors: z.array(z.object({
+    name: z.string(), dtype: Dtypes, rows: Size, cols: Size, length: Size, source: SignedRequest,
+    addends: z.array(z.object({ left: Factor, right: Factor, rank: Size, scale: z.number() })),
+    put: SignedRequest, output: z.string(),
+  })),
+})
+
+export const Claim = z
+  .object({
+    job: z.object({ id: z.uuid(), kind: z.enum(['ingest', 'merge']), attempt: z.int().min(1) }),
+    token: z.string(),
+    leaseSeconds: z.int(),
+    spec: z.discriminatedUnion('kind', [IngestSpec, MergeSpec]),
+  })
+  .openapi('Claim')
+
+export const Progress = Job.shape.progress.unwrap()
+
+const ManifestFile = z.object({ path: z.string(), size: Size, etag: Sha256 })
+const ManifestTensor = z.object({ name: z.string(), dtype: Dtypes, shape: z.array(Size), file: z.string(), offset: Size, length: Size, digest: Digest })
+export const ModelFacts = z.object({
+  modelType: z.string().nullable(), architectures: z.array(z.string()), tieWordEmbeddings: z.boolean(), quantization: z.string().nullable(),
+  layerCount: z.int().nullable(), vocabularySize: z.int().nullable(), tokenizerDigest: Digest.nullable(), chatTemplateDigest: Digest.nullable(),
+})
+export const ModelManifest = z.object({ format: z.literal('portllm.model/1'), files: z.array(ManifestFile), tensors: z.array(ManifestTensor), facts: ModelFacts }).openapi('ModelManifest')
+export const PatchManifest = z.object({ format: z.literal('portllm.patch/1'), files: z.array(ManifestFile), tensors: z.array(ManifestTensor), adapterConfig: z.string() }).openapi('PatchManifest')
+
+const Rejection = z.object({ code: z.string().max(100), message: z.string().max(4000), file: z.string().optional(), tensor: z.string().optional() })
+export const IngestResult = z.union([
+  z.strictObject({ manifest: z.discriminatedUnion('format', [ModelManifest, PatchManifest]), readme: z.string().nullable() }),
+  z.strictObject({ rejection: z.array(Rejection).min(1) }),
+])
+export const MergeResult = z.strictObject({
+  engine: z.object({ name: z.string(), version: z.string(), path: z.string() }),
+  tensors: z.array(z.object({ name: z.string(), digest: Digest, length: Size, patchNorm: z.number(), realisedNorm: z.number() })),
+  seconds: z.number().min(0),
+})
+
+/** Security of what a runner reports: the token of its attempt, which the services check. */
+export const attemptToken: Record<string, string[]>[] = [{ attempt: [] }]
+export const AttemptParams = z.object({ id: z.uuid() })

@@ -1,0 +1,52 @@
+import { asc, eq } from 'drizzle-orm'
+import { derivationPatches, derivations, files, jobs, type DerivationReceipt } from '../../../db/schema.ts'
+import type { RequestContext } from '../../context.ts'
+import { findJobView, type JobView } from '../jobs/job-view.ts'
+import { modelVersionReference } from '../models/find.ts'
+import { patchVersionReference } from '../patches/find.ts'
+import { findVisibleDerivation } from './find-visible.ts'
+
+export interface MergedView {
+  id: string
+  state: 'queued' | 'ready' | 'failed'
+  rule: string
+  dtype: string
+  target: { reference: string; digest: string }
+  patches: { reference: string; digest: string; weight: number }[]
+  /** Empty until the merge has run. */
+  files: { path: string; size: number; etag: string; changed: boolean }[]
+  receipt: DerivationReceipt | null
+  job: JobView | null
+  manifest: string
+  page: string
+  createdAt: string
+  readyAt: string | null
+}
+
+/** A merged model, ready or on its way, for whoever may see every input of it. */
+export async function describeDerivation({ ctx, input }: { ctx: RequestContext; input: { id: string } }): Promise<MergedView> {
+  const row = await findVisibleDerivation({ ctx, id: input.id })
+  const [target] = await ctx.db.select({ targetVersionId: derivations.targetVersionId }).from(derivations).where(eq(derivations.id, row.id))
+  const parts = await ctx.db.select().from(derivationPatches).where(eq(derivationPatches.derivationId, row.id)).orderBy(asc(derivationPatches.position))
+  const patches = await Promise.all(parts.map(async ({ patchVersionId, weight, position }) => ({
+    reference: (await patchVersionReference(ctx.db, patchVersionId))!, digest: row.recipe.patches[position]!.digest, weight,
+  })))
+  const merged = await ctx.db.select().from(files).where(eq(files.derivationId, row.id)).orderBy(asc(files.path))
+  const untouched = await ctx.db.select({ path: files.path, etag: files.etag }).from(files).where(eq(files.modelVersionId, target!.targetVersionId))
+  const etags = new Map(untouched.map((file) => [file.path, file.etag]))
+  return {
+    id: row.id,
+    state: row.state,
+    rule: row.recipe.rule,
+    dtype: row.recipe.dtype,
+    target: { reference: (await modelVersionReference(ctx.db, target!.targetVersionId))!, digest: row.recipe.target },
+    patches,
+    files: merged.map(({ path, size, etag }) => ({ path, size, etag, changed: etags.get(path) !== etag })),
+    receipt: row.receipt,
+    job: row.jobId === null ? null : await findJobView(ctx.db, eq(jobs.id, row.jobId)),
+    manifest: `${ctx.publicUrl}/v1/derivations/${row.id}/manifest`,
+    page: `${ctx.publicUrl}/derivations/${row.id}`,
+    createdAt: row.createdAt.toISOString(),
+    readyAt: row.readyAt?.toISOString() ?? null,
+  }
+}

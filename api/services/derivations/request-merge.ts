@@ -1,0 +1,89 @@
+import { and, eq } from 'drizzle-orm'
+import { derivationPatches, derivations, models, modelVersions, organizations, patches, patchVersions } from '../../../db/schema.ts'
+import { derivationId, DerivationError, effectiveScale, newDerivation } from '../../../patch/derivation.ts'
+import type { RequestContext } from '../../context.ts'
+import { ApiError, notFound } from '../../errors.ts'
+import { recordAudit } from '../audit/record.ts'
+import { assertMayStartMerge } from '../authorization/authorize.ts'
+import { visibleTo } from '../authorization/visibility.ts'
+import { enqueueJob } from '../jobs/enqueue.ts'
+import { modelVersionReference, type FoundModelVersion } from '../models/find.ts'
+import { patchVersionReference } from '../patches/find.ts'
+import { judgePatch, type Judgement } from '../resolutions/judge.ts'
+import { findTarget, judgeAll } from '../resolutions/resolve.ts'
+import type { SelectedPatch } from '../resolutions/select-patches.ts'
+import { inTransaction } from '../transaction.ts'
+
+/** The merged model of a target and patches, by reference. Returns its derivation's id; a job is on its way where it is not ready. */
+export async function requestMerge({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly string[] } }): Promise<string> {
+  const target = await findTarget({ ctx, reference: input.target })
+  return request(ctx, target, await judgeAll({ ctx, target, references: input.patches }))
+}
+
+/** The same by exact digests, as a lockfile has them: what was yanked since still works. */
+export async function requestDerivation({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly { digest: string; weight: number }[] } }): Promise<string> {
+  const target = await findByDigest(ctx, input.target)
+  const judgements: Judgement[] = []
+  for (const { digest, weight } of input.patches) judgements.push(await judgePatch({ ctx, target, patch: await findPatchByDigest(ctx, digest, weight) }))
+  return request(ctx, target, judgements)
+}
+
+async function request(ctx: RequestContext, target: FoundModelVersion, judgements: readonly Judgement[]): Promise<string> {
+  const refused = judgements.filter(({ resolution }) => resolution.verdict === 'incompatible')
+  if (refused.length > 0) {
+    const reasons = refused.flatMap(({ patch, resolution }) => resolution.reasons.filter(({ severity }) => severity === 'refusal').map((reason) => ({ patch: patch.reference, ...reason })))
+    throw new ApiError('incompatible', `${refused[0]!.patch.reference} does not fit ${target.reference}: ${reasons[0]!.message}`, { reasons })
+  }
+  const recipe = readRecipe(target, judgements)
+  const id = await derivationId(recipe)
+  const [present] = await ctx.db.select({ state: derivations.state }).from(derivations).where(eq(derivations.id, id))
+  if (present?.state === 'ready') return id
+  assertMayStartMerge(ctx.principal)
+  await inTransaction(ctx, async (tx) => {
+    const [fresh] = await tx.insert(derivations).values({ id, recipe, targetVersionId: target.version.id }).onConflictDoNothing().returning({ id: derivations.id })
+    if (fresh !== undefined) {
+      await tx.insert(derivationPatches).values(judgements.map(({ patch }, position) => ({ derivationId: id, position, patchVersionId: patch.version.id, weight: patch.weight })))
+    }
+    const [row] = await tx.select().from(derivations).where(eq(derivations.id, id)).for('update')
+    // One derivation, one job: whoever holds the row first starts it, and a failed one is started again.
+    if (row!.state === 'ready' || (row!.state === 'queued' && row!.jobId !== null)) return
+    const job = await enqueueJob({ ctx, tx, kind: 'merge', organizationId: target.organization.id, subject: { derivationId: id } })
+    await tx.update(derivations).set({ state: 'queued', jobId: job.id }).where(eq(derivations.id, id))
+    await recordAudit({ ctx, tx, entry: { organizationId: target.organization.id, action: 'derivation.request', subject: id, after: { recipe, job: job.id } } })
+  })
+  ctx.launcher.wake()
+  return id
+}
+
+function readRecipe(target: FoundModelVersion, judgements: readonly Judgement[]) {
+  try {
+    for (const { patch, edits } of judgements) for (const edit of edits) effectiveScale(patch.weight, edit.scale)
+    return newDerivation(target.version.digest!, judgements.map(({ patch }) => ({ digest: patch.version.digest!, weight: patch.weight })))
+  } catch (error) {
+    if (error instanceof DerivationError) throw new ApiError('invalid_request', error.message)
+    throw error
+  }
+}
+
+async function findByDigest(ctx: RequestContext, digest: string): Promise<FoundModelVersion> {
+  const [row] = await ctx.db
+    .select({ organization: organizations, model: models, version: modelVersions })
+    .from(modelVersions)
+    .innerJoin(models, eq(models.id, modelVersions.modelId))
+    .innerJoin(organizations, eq(organizations.id, models.organizationId))
+    .where(and(eq(modelVersions.digest, digest), eq(modelVersions.state, 'published'), visibleTo(ctx.principal, models)))
+    .limit(1)
+  if (row === undefined) throw notFound('The model version', digest)
+  return { ...row, reference: (await modelVersionReference(ctx.db, row.version.id))! }
+}
+
+async function findPatchByDigest(ctx: RequestContext, digest: string, weight: number): Promise<SelectedPatch> {
+  const [row] = await ctx.db
+    .select({ version: patchVersions })
+    .from(patchVersions)
+    .innerJoin(patches, eq(patches.id, patchVersions.patchId))
+    .where(and(eq(patchVersions.digest, digest), eq(patchVersions.state, 'published'), visibleTo(ctx.principal, patches)))
+    .limit(1)
+  if (row === undefined) throw notFound('The patch version', digest)
+  return { reference: (await patchVersionReference(ctx.db, row.version.id))!, weight, version: row.version, yanked: null, deprecated: null }
+}

@@ -1,0 +1,84 @@
+import type { Extent } from '../../../patch/extent.ts'
+import { blobKey, type BlobStore } from '../../ports/blob-store.ts'
+
+/** Extents opened ahead of the one that is being sent: hides the latency of the store. */
+const MAX_AHEAD = 4
+/** What an open extent may hold in memory before it is asked for: one chunk of the store. */
+const CHUNK_BYTES = 1024 * 1024
+/** Bound of what is held ahead, per request. */
+const MAX_AHEAD_BYTES = 2 * CHUNK_BYTES
+
+interface Opened { readonly extent: Extent; readonly stream: Promise<ReadableStream<Uint8Array>> }
+
+/**
+ * The bytes of the extents, in order, at the pace of the reader. Rejects with BlobMissingError where the first blob is
+ * not there; a later one that is missing or short errors the stream, so that an answer is never silently short.
+ * Cancelling the stream cancels the reads below it. `what` names the bytes in errors.
+ */
+export async function streamExtents({ blobs, extents, what }: { blobs: BlobStore; extents: readonly Extent[]; what: string }): Promise<ReadableStream<Uint8Array>> {
+  const abort = new AbortController()
+  const waiting = extents.filter((extent) => extent.length > 0)
+  const ahead: Opened[] = []
+  let next = 0
+  let current: { extent: Extent; reader: ReadableStreamDefaultReader<Uint8Array>; left: number } | null = null
+
+  function openAhead(): void {
+    let held = ahead.reduce((sum, { extent }) => sum + Math.min(extent.length, CHUNK_BYTES), 0)
+    while (next < waiting.length && ahead.length < MAX_AHEAD && held < MAX_AHEAD_BYTES) {
+      const extent = waiting[next++]!
+      const stream = blobs.read(blobKey(extent.blob), { offset: extent.offset, length: extent.length }, abort.signal)
+      // Its turn to be awaited may come late, or never: a rejection must not count as unhandled until then.
+      stream.catch(() => {})
+      ahead.push({ extent, stream })
+      held += Math.min(extent.length, CHUNK_BYTES)
+    }
+  }
+
+  /** Makes the next extent the current one, if there is one left. */
+  async function advance(): Promise<void> {
+    openAhead()
+    const opened = ahead.shift()
+    current = opened === undefined ? null : { extent: opened.extent, reader: (await opened.stream).getReader(), left: opened.extent.length }
+    openAhead()
+  }
+
+  /** The next chunk, or null after the last extent. */
+  async function nextChunk(): Promise<Uint8Array | null> {
+    while (current !== null) {
+      const { done, value } = await current.reader.read()
+      if (!done) {
+        current.left -= value.length
+        if (current.left < 0) throw new Error(`${what}: the blob store sent more than was asked of blob ${current.extent.blob}`)
+        if (value.length > 0) return value
+      } else {
+        if (current.left > 0) throw new Error(`${what}: blob ${current.extent.blob} ends ${current.left} bytes early`)
+        await advance()
+      }
+    }
+    return null
+  }
+
+  async function release(reason: unknown): Promise<void> {
+    abort.abort(reason)
+    const streams = ahead.splice(0).map(({ stream }) => stream.then((opened) => opened.cancel(reason)))
+    await Promise.allSettled([current?.reader.cancel(reason), ...streams])
+  }
+
+  await advance()
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        try {
+          const chunk = await nextChunk()
+          if (chunk === null) controller.close()
+          else controller.enqueue(chunk)
+        } catch (error) {
+          await release(error)
+          throw error
+        }
+      },
+      cancel: release,
+    },
+    { highWaterMark: 0 },
+  )
+}

@@ -1,0 +1,71 @@
+import { eq } from 'drizzle-orm'
+import { derivations } from '../../../db/schema.ts'
+import { derivationId, newDerivation } from '../../../patch/derivation.ts'
+import { VERDICTS, type Lineage, type Reason, type Verdict } from '../../../patch/resolution.ts'
+import type { RequestContext } from '../../context.ts'
+import { ApiError } from '../../errors.ts'
+import { findModelVersion, type FoundModelVersion } from '../models/find.ts'
+import { judgePatch, type Judgement } from './judge.ts'
+import { readReference, selectPatches } from './select-patches.ts'
+
+export interface ResolutionView {
+  verdict: Verdict
+  target: { reference: string; digest: string }
+  patches: {
+    reference: string
+    digest: string
+    weight: number
+    base: { reference: string; digest: string }
+    verdict: Verdict
+    reasons: Reason[]
+    edits: number
+    lineage: Lineage
+  }[]
+  derivation: string | null
+  merged: 'ready' | 'queued' | 'absent' | null
+}
+
+/** May these patches go onto this target, and does the merged model exist already? The verdict is the worst of theirs. */
+export async function resolvePatches({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly string[] } }): Promise<ResolutionView> {
+  const target = await findTarget({ ctx, reference: input.target })
+  const judgements = await judgeAll({ ctx, target, references: input.patches })
+  const verdict = worstVerdict(judgements)
+  const id = verdict === 'incompatible' ? null : await derivationIdOf(target, judgements)
+  return {
+    verdict,
+    target: { reference: target.reference, digest: target.version.digest! },
+    patches: judgements.map(({ patch, base, resolution, edits, lineage }) => ({
+      reference: patch.reference, digest: patch.version.digest!, weight: patch.weight, base, verdict: resolution.verdict, reasons: [...resolution.reasons], edits: edits.length, lineage,
+    })),
+    derivation: id,
+    merged: id === null ? null : await stateOf(ctx, id),
+  }
+}
+
+/** A published model version by `org/name@version`. */
+export async function findTarget({ ctx, reference }: { ctx: RequestContext; reference: string }): Promise<FoundModelVersion> {
+  const { organization, name, selector } = readReference(reference)
+  if (selector === null) throw new ApiError('invalid_reference', `${reference} names no version: write ${organization}/${name}@version.`)
+  const found = await findModelVersion({ ctx, organization, name, version: selector })
+  if (found.version.state !== 'published') throw new ApiError('wrong_state', `${found.reference} is ${found.version.state}, not published: nothing can be merged onto it yet.`)
+  return found
+}
+
+export async function judgeAll({ ctx, target, references }: { ctx: RequestContext; target: FoundModelVersion; references: readonly string[] }): Promise<Judgement[]> {
+  const judgements: Judgement[] = []
+  for (const patch of await selectPatches({ ctx, references })) judgements.push(await judgePatch({ ctx, patch, target }))
+  return judgements
+}
+
+export function worstVerdict(judgements: readonly Judgement[]): Verdict {
+  return VERDICTS[Math.max(...judgements.map(({ resolution }) => VERDICTS.indexOf(resolution.verdict)))]!
+}
+
+async function derivationIdOf(target: FoundModelVersion, judgements: readonly Judgement[]): Promise<string> {
+  return derivationId(newDerivation(target.version.digest!, judgements.map(({ patch }) => ({ digest: patch.version.digest!, weight: patch.weight }))))
+}
+
+async function stateOf(ctx: RequestContext, id: string): Promise<'ready' | 'queued' | 'absent'> {
+  const [row] = await ctx.db.select({ state: derivations.state }).from(derivations).where(eq(derivations.id, id))
+  return row === undefined || row.state === 'failed' ? 'absent' : row.state
+}

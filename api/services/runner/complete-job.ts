@@ -1,0 +1,27 @@
+import { eq } from 'drizzle-orm'
+import { jobs } from '../../../db/schema.ts'
+import type { RequestContext } from '../../context.ts'
+import type { Attempt } from '../../ports/job-queue.ts'
+import { finishMerge, prepareMerge, type MergeResult } from '../derivations/finish-merge.ts'
+import { inTransaction } from '../transaction.ts'
+import { finishIngest, type IngestResult } from '../uploads/finish-ingest.ts'
+import { attemptPrefix, lockJob, staleAttempt } from './attempt.ts'
+
+export type JobResult = { kind: 'ingest'; result: IngestResult } | { kind: 'merge'; result: MergeResult }
+
+/**
+ * What an attempt made becomes visible here, in one transaction and only if the attempt still holds the job.
+ * Throws `stale_attempt`, and whatever the result itself is refused for.
+ */
+export async function completeJob({ ctx, attempt, outcome }: { ctx: RequestContext; attempt: Attempt; outcome: JobResult }): Promise<void> {
+  const prepared = outcome.kind === 'merge' ? await prepareMerge({ ctx, attempt, result: outcome.result }) : null
+  const discard = await inTransaction(ctx, async (tx) => {
+    const job = await lockJob(tx, attempt.jobId)
+    if (!(await ctx.queue.complete(tx, attempt))) throw staleAttempt()
+    const staged = outcome.kind === 'ingest' ? (await finishIngest({ ctx, tx, job, result: outcome.result })).discard : []
+    if (prepared !== null) await finishMerge({ ctx, tx, job, prepared })
+    await tx.update(jobs).set({ state: 'succeeded', failure: null, endedAt: ctx.clock.now() }).where(eq(jobs.id, job.id))
+    return staged
+  })
+  for (const key of [...discard, attemptPrefix(attempt)]) await ctx.blobs.discard(key)
+}

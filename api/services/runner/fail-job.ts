@@ -1,0 +1,28 @@
+import { eq } from 'drizzle-orm'
+import type { Database } from '../../../db/database.ts'
+import { derivations, jobs, type JobFailure } from '../../../db/schema.ts'
+import type { RequestContext } from '../../context.ts'
+import type { Attempt } from '../../ports/job-queue.ts'
+import { recordAudit } from '../audit/record.ts'
+import type { JobRow } from '../jobs/job-view.ts'
+import { inTransaction } from '../transaction.ts'
+import { attemptPrefix, lockJob, staleAttempt } from './attempt.ts'
+
+/** An attempt that did not work out: the job waits for another one, or ends as failed. Throws `stale_attempt`. */
+export async function failAttempt({ ctx, attempt, failure }: { ctx: RequestContext; attempt: Attempt; failure: JobFailure }): Promise<void> {
+  await inTransaction(ctx, async (tx) => {
+    const job = await lockJob(tx, attempt.jobId)
+    const { held, willRetry } = await ctx.queue.fail(tx, attempt, { message: failure.message, retry: failure.retryable })
+    if (!held) throw staleAttempt()
+    if (willRetry) await tx.update(jobs).set({ state: 'queued', progress: null, failure }).where(eq(jobs.id, job.id))
+    else await endFailed(ctx, tx, job, failure)
+  })
+  await ctx.blobs.discard(attemptPrefix(attempt))
+}
+
+/** Ends a job for good. What waited for it can be asked for again, which makes a new job. */
+export async function endFailed(ctx: RequestContext, tx: Database, job: JobRow, failure: JobFailure): Promise<void> {
+  await tx.update(jobs).set({ state: 'failed', failure, endedAt: ctx.clock.now() }).where(eq(jobs.id, job.id))
+  if (job.derivationId !== null) await tx.update(derivations).set({ state: 'failed' }).where(eq(derivations.id, job.derivationId))
+  await recordAudit({ ctx, tx, entry: { organizationId: job.organizationId, action: 'job.fail', subject: job.id, before: { state: job.state }, after: { state: 'failed', failure } } })
+}
