@@ -39,7 +39,7 @@ export interface AttemptClient {
   /** Keeps the lease; true: the job was cancelled. */
   heartbeat(progress: Progress | null, signal: AbortSignal): Promise<{ cancel: boolean }>
   complete(result: IngestResult | MergeResult): Promise<void>
-  fail(failure: { code: string; message: string; retryable: boolean }): Promise<void>
+  fail(failure: { code: string; message: string; retryable: boolean }, signal?: AbortSignal): Promise<void>
 }
 
 export function registryClient({ url, token }: { url: string; token: string }): RegistryClient {
@@ -58,7 +58,7 @@ export function registryClient({ url, token }: { url: string; token: string }): 
       return {
         heartbeat: async (progress, signal) => read(heartbeatAnswer, await send('heartbeat', { progress }, REQUEST_MILLISECONDS, signal)),
         complete: async (result) => void (await send('complete', { result }, COMPLETE_MILLISECONDS)),
-        fail: async (failure) => void (await send('fail', failure)),
+        fail: async (failure, signal) => void (await send('fail', failure, REQUEST_MILLISECONDS, signal)),
       }
     },
   }

@@ -7,6 +7,9 @@ import type { Log } from './log.ts'
 import { jobSpec, type Claim, type IngestResult, type MergeResult, type Progress } from './protocol.ts'
 import { RegistryError, StaleAttemptError, type AttemptClient } from './registry-client.ts'
 
+/** A runner that is told to stop has this long to give its job back. */
+const STOP_MILLISECONDS = 3000
+
 /** Reason of the abort when the runner is told to stop. */
 export class RunnerStopped extends JobFailure {
   constructor() {
@@ -62,7 +65,7 @@ async function reportFailure(error: unknown, { client, log, signal }: { client: 
   const failure = toFailure(cause)
   log.error({ code: failure.code, retryable: failure.retryable, err: cause instanceof JobFailure ? undefined : cause }, failure.message)
   try {
-    await client.fail({ code: failure.code, message: failure.message, retryable: failure.retryable })
+    await client.fail({ code: failure.code, message: failure.message, retryable: failure.retryable }, cause instanceof RunnerStopped ? AbortSignal.timeout(STOP_MILLISECONDS) : undefined)
   } catch (unreported) {
     log.warn({ reason: String(unreported) }, 'the failure could not be reported: the lease will run out')
   }
