@@ -18,12 +18,13 @@ export function checkLayers(adapter: Adapter, placed: ReadonlyMap<AdapterModule,
 function missingModules(adapter: Adapter, target: ModelManifest, names: ReturnType<typeof tensorNames>, targetLayers: ReadonlyMap<string, ReadonlySet<number>>): Reason[] {
   const reasons: Reason[] = []
   const all = new Set(target.tensors.map(({ name }) => name))
+  const withoutFirst = new Map([...targetLayers].map(([pattern, layers]) => [pattern.slice(pattern.indexOf('.') + 1), layers]))
   const beyond = new Map<string, { first: AdapterModule; layers: Set<number>; has: ReadonlySet<number> }>()
   for (const module of adapter.modules) {
     if (names.find(module.module).names.length > 0) continue
     if (target.facts.tieWordEmbeddings && isVocabularyLayer(module)) continue
     const { pattern, layer } = splitLayer(module.module)
-    const has = layer === null ? undefined : layersOf(pattern, targetLayers)
+    const has = layer === null ? undefined : layersOf(`${pattern}.weight`, targetLayers, withoutFirst)
     if (layer !== null && has !== undefined) {
       const known = beyond.get(pattern) ?? { first: module, layers: new Set(), has }
       known.layers.add(layer)
@@ -40,10 +41,9 @@ function missingModules(adapter: Adapter, target: ModelManifest, names: ReturnTy
   return reasons
 }
 
-/** The target's layers for a pattern of module names, with or without a first segment. */
-function layersOf(pattern: string, targetLayers: ReadonlyMap<string, ReadonlySet<number>>): ReadonlySet<number> | undefined {
-  const wanted = `${pattern}.weight`
-  return targetLayers.get(wanted) ?? targetLayers.get(wanted.slice(wanted.indexOf('.') + 1)) ?? [...targetLayers].find(([name]) => name.slice(name.indexOf('.') + 1) === wanted)?.[1]
+/** The target's layers for a pattern of tensor names, with or without a first segment. */
+function layersOf(wanted: string, targetLayers: ReadonlyMap<string, ReadonlySet<number>>, withoutFirst: ReadonlyMap<string, ReadonlySet<number>>): ReadonlySet<number> | undefined {
+  return targetLayers.get(wanted) ?? targetLayers.get(wanted.slice(wanted.indexOf('.') + 1)) ?? withoutFirst.get(wanted)
 }
 
 function missing({ module, a }: AdapterModule, all: ReadonlySet<string>): Reason {

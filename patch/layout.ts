@@ -68,8 +68,9 @@ export interface LayoutInput {
  */
 export async function layoutMerge(input: LayoutInput): Promise<MergedLayout> {
   const byFile = tensorsByFile(input.target)
+  const known = new Set(input.target.tensors.map((tensor) => tensor.name))
   for (const name of input.changed) {
-    if (!input.target.tensors.some((tensor) => tensor.name === name)) throw new LayoutError(`The target has no tensor ${name}.`)
+    if (!known.has(name)) throw new LayoutError(`The target has no tensor ${name}.`)
   }
   const files: MergedFile[] = []
   const moved = new Map<string, number>()

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { AdapterError, readAdapter } from './adapter.ts'
 import type { AdapterTensor } from './adapter.ts'
 import { adapterEdits } from './edits.ts'
-import { sampleConfig, sampleModel, sampleTensors } from './sample-manifests.ts'
+import { sampleConfig, sampleFactors, sampleModel, sampleTensors } from './sample-manifests.ts'
 
 /** An adapter as ingest sees it: the text of its config and the header entries of its file. */
 interface Sample {
@@ -93,5 +93,16 @@ describe('malformed adapters', () => {
     expect(outcome({ ...VALID, config: VALID.config.replace('"layer_replication":null', `"layer_replication":${deep}`) })).toBe('layer-replication')
     outcome({ ...VALID, config: sampleConfig({ rank_pattern: Object.fromEntries(Array.from({ length: 20_000 }, (_, at) => [`layers.${at}.q`, 4])) }) })
     expect(performance.now() - start).toBeLessThan(2000)
+  })
+
+  it('60,000 modules that the target lacks, or that its patterns all fit, take bounded time', () => {
+    const factors = (name: (at: number) => string) => Array.from({ length: 30_000 }, (_, at) => sampleFactors(name(at), 8, 8)).flat()
+    const start = performance.now()
+    expect(outcome({ ...VALID, tensors: factors((at) => `model.layers.${at}.q_proj`) })).not.toBe('accepted')
+    expect(outcome({ ...VALID, tensors: factors((at) => `m${at}.layers.9.q_proj`) })).not.toBe('accepted')
+    const keys = Object.fromEntries(Array.from({ length: 2000 }, (_, at) => [`${'.'.repeat(at + 1)}`, at + 2]))
+    const dense = Array.from({ length: 1900 }, (_, at) => sampleFactors(`${'a'.repeat(at + 1)}.q_proj`, 8, 8)).flat()
+    expect(outcome({ tensors: dense, config: sampleConfig({ alpha_pattern: keys }) })).not.toBe('accepted')
+    expect(performance.now() - start).toBeLessThan(5000)
   })
 })

@@ -9,6 +9,9 @@ const MAX_COMPARISONS = 4_000_000
 /** Most keys with operators: each costs microseconds for each module. */
 const MAX_EXPRESSIONS = 64
 
+/** Overlaps that are told of; a hostile config could have millions. */
+const MAX_OVERLAPS = 100
+
 type PatternKey = 'rank_pattern' | 'alpha_pattern'
 
 export interface ModulePatterns {
@@ -46,7 +49,7 @@ function resolvePattern(name: PatternKey, pattern: Readonly<Record<string, numbe
       if (winner === null) {
         winner = key
         values.set(module, value)
-      } else if (pattern[winner] !== value && !overlaps.has(`${winner}\n${key}`)) {
+      } else if (pattern[winner] !== value && overlaps.size < MAX_OVERLAPS && !overlaps.has(`${winner}\n${key}`)) {
         overlaps.add(`${winner}\n${key}`)
         reasons.push(overlapWarning(name, winner, key, module))
       }
