@@ -2,6 +2,9 @@ import type { App } from '../app.ts'
 import { registerGetDerivation } from './derivations/get.ts'
 import { registerGetDerivationManifest } from './derivations/manifest.ts'
 import { registerRequestDerivation } from './derivations/request.ts'
+import { registerGetDerivationFile } from './files/get-derivation-file.ts'
+import { registerGetModelFile } from './files/get-model-file.ts'
+import { registerGetPatchFile } from './files/get-patch-file.ts'
 import { registerGetHealth } from './health/get.ts'
 import { registerWatchJob } from './jobs/events.ts'
 import { registerGetJob } from './jobs/get.ts'
@@ -40,6 +43,9 @@ import { registerClaimJob } from './runner/claim.ts'
 import { registerCompleteJob } from './runner/complete.ts'
 import { registerFailJob } from './runner/fail.ts'
 import { registerReportProgress } from './runner/heartbeat.ts'
+import { registerGetDerivationPlan } from './plan/get-derivation-plan.ts'
+import { registerGetModelPlan } from './plan/get-model-plan.ts'
+import { registerGetPatchPlan } from './plan/get-patch-plan.ts'
 import { registerCreateToken } from './tokens/create.ts'
 import { registerListTokens } from './tokens/list.ts'
 import { registerRevokeToken } from './tokens/revoke.ts'
@@ -64,6 +70,8 @@ const ROUTES: readonly ((app: App) => void)[] = [
   registerCompleteModelUpload,
   registerGetModelManifest,
   registerGetModelLineage,
+  registerGetModelFile,
+  registerGetModelPlan,
   registerListPatches,
   registerGetPatch,
   registerUpdatePatch,
@@ -92,6 +100,10 @@ const ROUTES: readonly ((app: App) => void)[] = [
   registerReportProgress,
   registerCompleteJob,
   registerFailJob,
+  registerGetPatchFile,
+  registerGetPatchPlan,
+  registerGetDerivationFile,
+  registerGetDerivationPlan,
 ]
 
 /** Every operation of the API, one line each. */

@@ -1,30 +1,48 @@
-import { and, eq, getTableColumns, sql } from 'drizzle-orm'
+import { and, eq, sql, type SQL } from 'drizzle-orm'
+import type { Database } from '../../../db/database.ts'
 import { derivationPatches, derivations, models, modelVersions, patches, patchVersions } from '../../../db/schema.ts'
 import type { RequestContext } from '../../context.ts'
 import { notFound } from '../../errors.ts'
 import { visibleTo } from '../authorization/visibility.ts'
 
-/** A row, and whether all that it is made of is public. */
-export type VisibleDerivation = typeof derivations.$inferSelect & { visibility: 'public' | 'internal' }
+type Visibility = 'public' | 'internal'
+type DerivationRow = typeof derivations.$inferSelect
+
+/** The row, and `public` where everything that it is made of is. */
+export type VisibleDerivation = DerivationRow & { visibility: Visibility }
+
+interface Asked { ctx: Pick<RequestContext, 'db' | 'principal'>; id: string }
 
 /**
  * A derivation, in whatever state. Only those see it who may see its target and every one of its patches.
  * Throws `not_found`, with the same words for one that is not there and one that the caller may not see.
  */
-export async function findVisibleDerivation({ ctx, id }: { ctx: Pick<RequestContext, 'db' | 'principal'>; id: string }): Promise<VisibleDerivation> {
-  const { manifest: _manifest, receipt: _receipt, ...light } = getTableColumns(derivations)
-  void light
-  const partsWhere = (condition: ReturnType<typeof sql>) => sql<boolean>`not exists (
-    select 1 from ${derivationPatches}
-    join ${patchVersions} on ${patchVersions.id} = ${derivationPatches.patchVersionId}
-    join ${patches} on ${patches.id} = ${patchVersions.patchId}
-    where ${derivationPatches.derivationId} = ${derivations.id} and not (${condition}))`
-  const [row] = await ctx.db
-    .select({ derivation: derivations, isPublic: sql<boolean>`${models.visibility} = 'public' and ${partsWhere(sql`${patches.visibility} = 'public'`)}` })
+export async function findVisibleDerivation({ ctx, id }: Asked): Promise<VisibleDerivation> {
+  const { visibility } = await findDerivationState({ ctx, id })
+  const [row] = await ctx.db.select().from(derivations).where(eq(derivations.id, id))
+  return { ...row!, visibility }
+}
+
+/** The same without manifest and receipt, which are too large to read for each range of a file. */
+export async function findDerivationState({ ctx, id }: Asked): Promise<Pick<DerivationRow, 'id' | 'state'> & { visibility: Visibility }> {
+  const { db, principal } = ctx
+  const isPublic = sql<boolean>`(${models.visibility} = 'public' and ${everyPatch(db, eq(patches.visibility, 'public'))})`
+  const [row] = await db
+    .select({ id: derivations.id, state: derivations.state, isPublic })
     .from(derivations)
     .innerJoin(modelVersions, eq(modelVersions.id, derivations.targetVersionId))
     .innerJoin(models, eq(models.id, modelVersions.modelId))
-    .where(and(eq(derivations.id, id), visibleTo(ctx.principal, models), partsWhere(visibleTo(ctx.principal, patches))))
+    .where(and(eq(derivations.id, id), visibleTo(principal, models), everyPatch(db, visibleTo(principal, patches))))
   if (row === undefined) throw notFound('The merged model', id)
-  return { ...row.derivation, visibility: row.isPublic ? 'public' : 'internal' }
+  return { id: row.id, state: row.state, visibility: row.isPublic ? 'public' : 'internal' }
+}
+
+function everyPatch(db: Database, condition: SQL): SQL {
+  const others = db
+    .select({ one: sql`1` })
+    .from(derivationPatches)
+    .innerJoin(patchVersions, eq(patchVersions.id, derivationPatches.patchVersionId))
+    .innerJoin(patches, eq(patches.id, patchVersions.patchId))
+    .where(and(eq(derivationPatches.derivationId, derivations.id), sql`not (${condition})`))
+  return sql`not exists ${others}`
 }
