@@ -64,7 +64,12 @@ export async function streamExtents({ blobs, extents, what }: { blobs: BlobStore
     await Promise.allSettled([current?.reader.cancel(reason), ...streams])
   }
 
-  await advance()
+  try {
+    await advance()
+  } catch (error) {
+    await release(error)
+    throw error
+  }
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
