@@ -45,8 +45,9 @@ export async function startObjectServer(): Promise<ObjectServer> {
   const base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   return {
     get(path, range) {
-      const header = range && `bytes=${range.offset}-${range.offset + range.length - 1}`
-      return { method: 'GET', url: `${base}${path}${header ? `?range=${header}` : ''}`, headers: header ? { Range: header } : {} }
+      if (range === undefined) return { method: 'GET', url: base + path, headers: {} }
+      const header = `bytes=${range.offset}-${range.offset + range.length - 1}`
+      return { method: 'GET', url: `${base}${path}?range=${header}`, headers: { Range: header } }
     },
     put: (path) => ({ method: 'PUT', url: base + path, headers: {} }),
     objects,

@@ -7,6 +7,10 @@ import type { Log } from './log.ts'
 import { jobSpec, type Claim, type IngestResult, type MergeResult, type Progress } from './protocol.ts'
 import { RegistryError, StaleAttemptError, type AttemptClient } from './registry-client.ts'
 
+/** People watch the progress that a heartbeat carries. */
+const MAX_HEARTBEAT_MILLISECONDS = 3000
+/** The registry takes no longer message. */
+const MAX_MESSAGE_LENGTH = 4000
 /** A runner that is told to stop has this long to give its job back. */
 const STOP_MILLISECONDS = 3000
 
@@ -65,7 +69,7 @@ async function reportFailure(error: unknown, { client, log, signal }: { client: 
   const failure = toFailure(cause)
   log.error({ code: failure.code, retryable: failure.retryable, err: cause instanceof JobFailure ? undefined : cause }, failure.message)
   try {
-    await client.fail({ code: failure.code, message: failure.message, retryable: failure.retryable }, cause instanceof RunnerStopped ? AbortSignal.timeout(STOP_MILLISECONDS) : undefined)
+    await client.fail({ code: failure.code, message: failure.message.slice(0, MAX_MESSAGE_LENGTH), retryable: failure.retryable }, cause instanceof RunnerStopped ? AbortSignal.timeout(STOP_MILLISECONDS) : undefined)
   } catch (unreported) {
     log.warn({ reason: String(unreported) }, 'the failure could not be reported: the lease will run out')
   }
@@ -88,7 +92,7 @@ interface Heart {
 
 /** Keeps the lease until the work has ended; aborts the work where the lease is gone. */
 async function beat({ claim, client, log, lost, ended, progress }: Heart): Promise<void> {
-  while (await pause((claim.leaseSeconds * 1000) / 3, ended)) {
+  while (await pause(Math.min((claim.leaseSeconds * 1000) / 3, MAX_HEARTBEAT_MILLISECONDS), ended)) {
     try {
       const { cancel } = await client.heartbeat(progress(), ended)
       if (cancel) return lost.abort(new JobFailure('cancelled', 'The job was cancelled.', false))

@@ -1,0 +1,154 @@
+import { afterAll, expect, test } from 'vitest'
+import { loadCore } from '../core/core.ts'
+import { decode, encode, mergeReference, toBytes, type ReferenceAddend } from '../core/reference.ts'
+import { sha256Hex, startObjectServer } from '../object-server.ts'
+import type { MergeSpec, MergeTensor, Progress } from '../protocol.ts'
+import { memoryBudget } from '../memory-budget.ts'
+import type { MergeableDtype } from '../../patch/dtype.ts'
+import { runMerge } from './merge.ts'
+
+const server = await startObjectServer()
+afterAll(() => server.close())
+const core = await loadCore()
+const signal = new AbortController().signal
+
+let seed = 12345
+function random(): number {
+  seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0
+  return seed / 2 ** 31 - 1
+}
+function bitsOf(dtype: MergeableDtype, count: number): number[] {
+  return Array.from({ length: count }, () => encode(dtype, Math.fround(random())))
+}
+
+interface Case {
+  name: string
+  dtype: MergeableDtype
+  rows: number
+  cols: number
+  addends: ReferenceAddend[]
+  w: number[]
+}
+
+function makeCase(name: string, dtype: MergeableDtype, rows: number, cols: number, ranks: number[], factorDtype: MergeableDtype = 'F32'): Case {
+  return {
+    name, dtype, rows, cols,
+    w: bitsOf(dtype, rows * cols),
+    addends: ranks.map((rank, i) => ({
+      left: { dtype: factorDtype, bits: bitsOf(factorDtype, rows * rank), transpose: i % 2 === 1 },
+      right: { dtype: factorDtype, bits: bitsOf(factorDtype, rank * cols), transpose: i % 2 === 0 },
+      rank,
+      scale: Math.fround(0.3 + i),
+    })),
+  }
+}
+
+/** Puts a case's bytes into the middle of objects, as tensors lie in files. */
+function specTensor({ name, dtype, rows, cols, addends, w }: Case): MergeTensor {
+  const place = (path: string, bytes: Uint8Array) => {
+    server.objects.set(path, Buffer.concat([Buffer.alloc(37), bytes, Buffer.alloc(11)]))
+    return { request: server.get(path, { offset: 37, length: bytes.byteLength }), length: bytes.byteLength }
+  }
+  const source = place(`/${name}`, toBytes(dtype, w))
+  return {
+    name, dtype, rows, cols, length: source.length, source: source.request,
+    addends: addends.map(({ left, right, rank, scale }, i) => {
+      const [l, r] = [place(`/${name}.${i}.left`, toBytes(left.dtype, left.bits)), place(`/${name}.${i}.right`, toBytes(right.dtype, right.bits))]
+      return {
+        left: { get: l.request, length: l.length, dtype: left.dtype, transpose: left.transpose },
+        right: { get: r.request, length: r.length, dtype: right.dtype, transpose: right.transpose },
+        rank, scale,
+      }
+    }),
+    put: server.put(`/out/${name}`),
+    output: `attempts/${name}`,
+  }
+}
+
+function merge(tensors: MergeTensor[], progress: Progress[] = []) {
+  const spec: MergeSpec = { kind: 'merge', rule: 'lora-f32/1', derivation: 'd', tensors }
+  return runMerge(spec, { core, signal, report: (now) => progress.push(now) })
+}
+
+test('tensors equal the reference, bit for bit, with their figures', async () => {
+  const cases = [
+    makeCase('bf16', 'BF16', 33, 40, [3, 2]), makeCase('f16', 'F16', 1, 65, [4]), makeCase('f32', 'F32', 50, 7, [1, 5, 2], 'F16'),
+    makeCase('row', 'BF16', 17, 1, [1], 'BF16'),
+  ]
+  const progress: Progress[] = []
+  const result = await merge(cases.map(specTensor), progress)
+  expect(result.engine).toEqual({ name: 'portllm-core', version: core.version, path: core.path })
+  expect(result.tensors.map(({ name }) => name)).toEqual(cases.map(({ name }) => name))
+  cases.forEach((one, i) => {
+    const expected = mergeReference(one.dtype, one.rows, one.cols, one.w, one.addends)
+    const bytes = toBytes(one.dtype, expected.out)
+    expect(server.objects.get(`/out/${one.name}`)!.equals(bytes)).toBe(true)
+    expect(result.tensors[i]).toMatchObject({ digest: `sha256:${sha256Hex(bytes)}`, length: bytes.byteLength })
+    expect(result.tensors[i]!.patchNorm).toBeCloseTo(expected.patchNorm, 6)
+    expect(result.tensors[i]!.realisedNorm).toBeCloseTo(expected.realisedNorm, 6)
+  })
+  const total = result.tensors.reduce((sum, { length }) => sum + length, 0)
+  expect(progress.at(-1)).toEqual({ phase: 'merging', done: total, total, unit: 'bytes' })
+})
+
+/** Several tiles: the reference would take minutes, so rows are checked one by one against it. */
+const tall = makeCase('tall', 'BF16', 3001, 3000, [2])
+
+test('a tensor of many tiles equals the reference in every sampled row, also after its upload was cut', async () => {
+  const tensor = specTensor(tall)
+  server.faults.push({ method: 'PUT', path: '/out/tall', cutAfter: 9_000_000 }, { method: 'GET', path: '/tall', cutAfter: 5_000_000 })
+  const progress: Progress[] = []
+  const [merged] = (await merge([tensor], progress)).tensors
+  const out = server.objects.get('/out/tall')!
+  expect(merged!.digest).toBe(`sha256:${sha256Hex(out)}`)
+  const { left, right } = tall.addends[0]!
+  for (const row of [0, 1, 697, 698, 699, 1397, 1398, 2096, 2097, 2999, 3000]) {
+    const w = tall.w.slice(row * 3000, (row + 1) * 3000)
+    const expected = mergeReference('BF16', 1, 3000, w, [{ left: { ...left, bits: left.bits.slice(row * 2, row * 2 + 2) }, right, rank: 2, scale: tall.addends[0]!.scale }])
+    expect(out.subarray(row * 6000, (row + 1) * 6000).equals(toBytes('BF16', expected.out)), `row ${row}`).toBe(true)
+  }
+  expect(server.requests.filter((line) => line.startsWith('PUT /out/tall'))).toHaveLength(2)
+  expect(progress.at(-1)!.done).toBe(tensor.length)
+  // The figures are of the second production alone.
+  server.objects.delete('/out/tall')
+  expect((await merge([tensor])).tensors).toEqual([merged])
+})
+
+test('a result that overflows fails for good and names the tensor', async () => {
+  const large = makeCase('large', 'F16', 4, 4, [1])
+  const one = { ...large, addends: [{ ...large.addends[0]!, scale: 1e9 }] }
+  await expect(merge([specTensor(one)])).rejects.toMatchObject({ code: 'non_finite_result', retryable: false, message: expect.stringMatching(/tensor large gives \d+ values/) })
+})
+
+test('bad factors and lengths fail for good', async () => {
+  const nan = makeCase('nan', 'BF16', 4, 4, [1])
+  const bits = [...nan.addends[0]!.left.bits]
+  bits[2] = 0x7fc00000
+  expect(decode('F32', bits[2])).toBeNaN()
+  await expect(merge([specTensor({ ...nan, addends: [{ ...nan.addends[0]!, left: { dtype: 'F32', bits, transpose: false } }] })])).rejects.toMatchObject({ code: 'core_nonfinite', retryable: false, message: expect.stringContaining('tensor nan') })
+  const tensor = specTensor(makeCase('short', 'BF16', 4, 4, [1]))
+  await expect(merge([{ ...tensor, length: 30 }])).rejects.toMatchObject({ code: 'invalid_spec', retryable: false })
+  await expect(merge([{ ...tensor, source: server.get('/short', { offset: 37, length: 30 }) }])).rejects.toMatchObject({ code: 'input_changed', retryable: false })
+})
+
+test('a failure of one tensor stops the others', async () => {
+  const good = Array.from({ length: 8 }, (_, i) => specTensor(makeCase(`good${i}`, 'BF16', 8, 8, [1])))
+  const tensor = specTensor(makeCase('gone', 'BF16', 8, 8, [1]))
+  server.objects.delete('/gone')
+  await expect(merge([tensor, ...good])).rejects.toMatchObject({ code: 'storage_refused', retryable: true })
+  expect(good.filter(({ name }) => server.objects.has(`/out/${name}`)).length).toBeLessThan(8)
+})
+
+test('the memory budget admits what fits, in order, and what is larger than the whole alone', async () => {
+  const budget = memoryBudget(10)
+  const log: string[] = []
+  const task = async (name: string, bytes: number) => {
+    const giveBack = await budget.take(bytes)
+    log.push(`+${name}`)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    log.push(`-${name}`)
+    giveBack()
+  }
+  await Promise.all([task('a', 6), task('b', 4), task('huge', 99), task('c', 1)])
+  expect(log).toEqual(['+a', '+b', '-a', '-b', '+huge', '-huge', '+c', '-c'])
+})
