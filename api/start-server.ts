@@ -48,12 +48,14 @@ export async function startServer(config: ServerConfig, { onFatal }: { onFatal: 
     // Node's own limits would cut long uploads, and race with the expiry of common clients.
     Object.assign(http, { requestTimeout: 0, keepAliveTimeout: 65_000 })
     const url = await listen(http, config)
-    undo.push(() => stop(http))
+    const stopHttp = once(() => stop(http))
+    undo.push(stopHttp)
     const database = await connectDatabase(config)
     undo.push(database.close)
     const { db } = database
     const queue = await startPgBossQueue(database, (error) => console.error(`The job queue: ${error.message}`))
-    undo.push(queue.stop)
+    // Again, so that it comes before what requests need: the second time does nothing.
+    undo.push(queue.stop, stopHttp)
     const publicUrl = config.publicUrl ?? url
     const blobs = createDirectoryBlobStore({ folder: config.data, publicUrl, key: await readBlobKey(db), clock: systemClock })
     const signer = await createJoseSigner({ db, issuer: publicUrl, clock: systemClock })
@@ -73,6 +75,11 @@ export async function startServer(config: ServerConfig, { onFatal }: { onFatal: 
     await close()
     throw error
   }
+}
+
+function once(work: () => Promise<void>): () => Promise<void> {
+  let done: Promise<void> | undefined
+  return () => (done ??= work())
 }
 
 /** Runs `work` now and then again and again, never twice at once. Returns how to stop and wait for it. */

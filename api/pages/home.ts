@@ -3,7 +3,7 @@ import { layout, type Html } from './layout.ts'
 
 export interface HomeView {
   query: string
-  models: { reference: string; description: string; versions: number }[]
+  models: { reference: string; description: string; latest: string | null }[]
   patches: { reference: string; description: string; latest: string | null }[]
 }
 
@@ -15,7 +15,7 @@ export function homePage(view: HomeView): Html {
     body: html`
       <h1>${view.query === '' ? 'Model patches for evolving models' : html`Results for “${view.query}”`}</h1>
       <h2>Models</h2>
-      ${list(view.models.map((model) => html`<tr><td><a href="/models/${model.reference}">${model.reference}</a></td><td>${model.description}</td><td class="number dim">${model.versions} version${model.versions === 1 ? '' : 's'}</td></tr>`))}
+      ${list(view.models.map((model) => html`<tr><td><a href="/models/${model.reference}">${model.reference}</a></td><td>${model.description}</td><td class="number dim">${model.latest ?? ''}</td></tr>`))}
       <h2>Patches</h2>
       ${list(view.patches.map((patch) => html`<tr><td><a href="/patches/${patch.reference}">${patch.reference}</a></td><td>${patch.description}</td><td class="number dim">${patch.latest ?? ''}</td></tr>`))}`,
   })
