@@ -11,7 +11,7 @@ export function openapiDocument(app: App): Record<string, unknown> {
       title: 'PortLLM',
       version: VERSION,
       description: 'A registry for model patches: published like packages, resolved against evolving models, merged on demand.',
-      license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
+      license: { name: 'Apache-2.0', url: 'https://www.apache.org/licenses/LICENSE-2.0' },
     },
     servers: [{ url: 'http://127.0.0.1:8080', description: 'The embedded default.' }],
   })
