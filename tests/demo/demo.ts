@@ -3,16 +3,13 @@
  * a model evolves, a patch trained on its old version is ported to the new one, and the merged
  * model is fetched and verified. `npm run demo -- --serve` keeps the registry running.
  */
-import { spawn, type ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { mkdir, readFile, readdir, rm } from 'node:fs/promises'
 import { basename, join, relative } from 'node:path'
-import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
 import { parseArgs, styleText } from 'node:util'
+import { portllm, ROOT, startRegistry, type Registry } from '../setup/registry.ts'
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const HELP = `Usage: npm run demo -- [options]
 
 Publishes a model, its evolved version and a patch trained on the old one, ports the patch, and
@@ -28,8 +25,6 @@ interface Scores {
   models: Record<string, { drift: number; patches: { name: string; task: string; variety: string; accuracy: Record<'base' | 'base_patched' | 'evolved' | 'evolved_patched', number> }[] }>
   tasks: Record<string, { examples: number; chance: number }>
 }
-
-interface Registry { url: string; token: string; process: ChildProcess }
 
 const { values: options } = parseArgs({
   options: {
@@ -47,37 +42,10 @@ function step(title: string): void {
   console.log(`\n${styleText('bold', `${stepNumber}. ${title}`)}`)
 }
 
-/** Starts the registry and waits until it tells its address and its first token. */
-function startRegistry(data: string, port: string): Promise<Registry> {
-  const child = spawn('node', [join(ROOT, 'api/server.ts'), '--data', data, '--port', port, '--json'], { stdio: ['ignore', 'pipe', 'inherit'] })
-  return new Promise((resolve, reject) => {
-    child.once('exit', (code) => reject(new Error(`the registry stopped with exit code ${code}`)))
-    createInterface({ input: child.stdout! }).on('line', (line) => {
-      const ready = JSON.parse(line) as { url: string; bootstrapToken: string | null }
-      if (ready.bootstrapToken === null) reject(new Error(`${data} is not an empty data folder`))
-      else resolve({ url: ready.url, token: ready.bootstrapToken, process: child })
-    })
-  })
-}
-
-function stopRegistry(registry: Registry): Promise<void> {
-  return new Promise((resolve) => {
-    registry.process.removeAllListeners('exit')
-    registry.process.once('exit', () => resolve())
-    registry.process.kill('SIGTERM')
-  })
-}
-
 /** Runs the real command line, shows the command, and gives its `--json` answer. */
-async function portllm(registry: Registry | null, ...args: string[]): Promise<Record<string, any>> {
+function run(registry: Registry | null, ...args: string[]): Promise<Record<string, any>> {
   console.log(styleText('cyan', `   $ portllm ${args.map((arg) => (arg.startsWith('/') ? relative(ROOT, arg) : arg)).join(' ')}`))
-  const env = { ...process.env, XDG_CONFIG_HOME: join(options.data, 'config'), ...(registry && { PORTLLM_REGISTRY: registry.url, PORTLLM_TOKEN: registry.token }) }
-  const child = spawn('node', [join(ROOT, 'cli/main.ts'), ...args, '--json'], { env, stdio: ['ignore', 'pipe', 'inherit'] })
-  let out = ''
-  for await (const chunk of child.stdout) out += chunk
-  const code = child.exitCode ?? (await new Promise<number | null>((resolve) => child.once('exit', resolve)))
-  if (code !== 0) throw new Error(`portllm ${args[0]} ended with exit code ${code}\n${out}`)
-  return JSON.parse(out)
+  return portllm(registry, args, { configFolder: join(options.data, 'config'), showProgress: true })
 }
 
 async function sha256(path: string): Promise<string> {
@@ -115,35 +83,35 @@ async function main(): Promise<void> {
   await mkdir(data, { recursive: true })
 
   step('Start a registry: Node, an embedded PostgreSQL, a folder, and a runner with the native core')
-  const registry = await startRegistry(join(data, 'registry'), options.port)
+  const registry = await startRegistry(join(data, 'registry'), { port: options.port })
   console.log(`   listening on ${registry.url}`)
   try {
-    await portllm(registry, 'org', 'create', 'lab')
-    await portllm(registry, 'org', 'create', 'hospital')
+    await run(registry, 'org', 'create', 'lab')
+    await run(registry, 'org', 'create', 'hospital')
 
     step('A lab publishes a model, and later its evolved version')
-    await portllm(registry, 'publish', join(fixture, 'base'), '--name', base.split('@')[0]!, '--version', '1.0')
-    await portllm(registry, 'publish', join(fixture, 'evolved'), '--name', base.split('@')[0]!, '--version', '2.0', '--parent', base, '--parent-kind', 'continued-pretraining')
+    await run(registry, 'publish', join(fixture, 'base'), '--name', base.split('@')[0]!, '--version', '1.0')
+    await run(registry, 'publish', join(fixture, 'evolved'), '--name', base.split('@')[0]!, '--version', '2.0', '--parent', base, '--parent-kind', 'continued-pretraining')
     console.log(`   the weights moved by ${percent(model.drift).trim()} between the two`)
 
     step('A hospital publishes the patch that it trained on the old version')
-    await portllm(registry, 'publish', join(fixture, patch.name), '--name', `hospital/${patch.task}`, '--version', '1.0.0', '--base', base)
+    await run(registry, 'publish', join(fixture, patch.name), '--name', `hospital/${patch.task}`, '--version', '1.0.0', '--base', base)
 
     step('Does it fit the new version?')
-    const resolution = await portllm(registry, 'resolve', patchRef, '--target', evolved)
+    const resolution = await run(registry, 'resolve', patchRef, '--target', evolved)
     console.log(`   verdict: ${styleText('green', resolution.verdict)}`)
     for (const reason of resolution.patches[0].reasons) console.log(`   - ${reason.message}`)
 
     step('GET the merged model')
     const merged = join(data, 'merged')
-    const got = await portllm(registry, 'get', evolved, '--patch', patchRef, '--output', merged)
+    const got = await run(registry, 'get', evolved, '--patch', patchRef, '--output', merged)
     const derivation = (await (await fetch(`${registry.url}/v1/derivations/${got.derivation}`, { headers: { authorization: `Bearer ${registry.token}` } })).json()) as { files: { size: number }[]; receipt: { storedBytes: number } }
     const total = derivation.files.reduce((sum, file) => sum + file.size, 0)
     console.log(`   ${derivation.files.length} files, ${kilobytes(total)}; the registry stored ${kilobytes(derivation.receipt.storedBytes)} for it: the changed tensors and the new headers`)
 
     step('Verify: merge again without the registry, and compare every byte of the weights')
     const local = join(data, 'merged-locally')
-    await portllm(null, 'merge', join(fixture, 'evolved'), join(fixture, patch.name), '--output', local)
+    await run(null, 'merge', join(fixture, 'evolved'), join(fixture, patch.name), '--output', local)
     const [theirs, ours] = [await weightDigests(merged), await weightDigests(local)]
     for (const [name, digest] of theirs) {
       if (ours.get(name) !== digest) throw new Error(`${name} differs: the registry gave ${digest}, the local merge ${ours.get(name)}`)
@@ -163,7 +131,7 @@ async function main(): Promise<void> {
     console.log(`\nThe registry keeps running. Its page for the merged model:\n   ${styleText('bold', page)}\n   token: ${registry.token}\nStop it with Ctrl-C.`)
     await new Promise<void>((resolve) => process.once('SIGINT', resolve).once('SIGTERM', resolve))
   } finally {
-    await stopRegistry(registry)
+    await registry.stop()
   }
 }
 
