@@ -1,0 +1,74 @@
+import { rm } from 'node:fs/promises'
+import type { Command } from 'commander'
+import { checkWeight } from '../../patch/derivation.ts'
+import { usageError } from '../exit.ts'
+import { formatBytes, formatFields, plural } from '../format.ts'
+import { planLocalMerge, readPatch, readTarget, writeLocalMerge, type LocalPatch } from '../local-merge.ts'
+import { collectOption } from '../option-values.ts'
+import { openOutputFolder } from '../output-folder.ts'
+import { describeReason } from '../reasons.ts'
+import { addCommand, answerWith, type Answer, type CommonOptions, type Session } from '../session.ts'
+
+interface MergeOptions extends CommonOptions {
+  output: string
+  weight?: string[]
+  force?: boolean
+}
+
+const EXAMPLES = `
+Needs no registry. The bytes are those that a registry gives for the same files: the weights by the same rule
+(lora-f32/1), the headers because the derivation's id follows from the files' digests. Without a registry nothing is
+known of the model that a patch was trained on, so only structure is checked, and a warning says so.
+
+Examples:
+  portllm merge ./mistral-v2 ./triage-adapter --output ./merged
+  portllm merge ./mistral-v2 ./triage ./style --weight 0.8 --weight 0.5 --output ./merged`
+
+export function addMerge(program: Command): void {
+  const command = addCommand(program, 'merge <model-folder> <patch-folders...>', 'merge patches onto a model, from folder to folder')
+    .requiredOption('-o, --output <folder>', 'folder to make')
+    .option('-w, --weight <weight>', 'weight of the first patch, then of the second, …; 1 where not given', collectOption)
+    .option('-f, --force', 'replace an output folder that is not empty')
+    .addHelpText('after', EXAMPLES)
+  answerWith(command, (session, options: MergeOptions, model: string, patches: string[]) => merge(session, options, model, patches))
+}
+
+async function merge(session: Session, options: MergeOptions, model: string, folders: readonly string[]): Promise<Answer> {
+  const weights = (options.weight ?? []).map(readWeight)
+  if (weights.length > folders.length) throw usageError(`There are ${plural(weights.length, 'weight')} for ${plural(folders.length, 'patch', 'patches')}.`)
+  const output = await openOutputFolder(options.output, options.force ?? false)
+  try {
+    const target = await readTarget(session, model)
+    const patches: LocalPatch[] = []
+    for (const [index, folder] of folders.entries()) {
+      patches.push(await readPatch(session, folder, weights[index] ?? 1, target))
+      session.warn(`Warning: what ${folder} was trained on is not known here; only names and shapes were checked.`)
+      for (const reason of patches.at(-1)!.reasons) {
+        if (reason.severity === 'warning') session.warn(`Warning: ${describeReason(reason)}`)
+      }
+    }
+    const plan = await planLocalMerge(target, patches)
+    const { bytes, tensors, nonFinite, engine } = await writeLocalMerge(session, plan, output)
+    if (nonFinite > 0) session.warn(`Warning: ${plural(nonFinite, 'element')} of the changed tensors ${nonFinite === 1 ? 'is' : 'are'} NaN or infinite; the model or a weight is at fault.`)
+    await output.finish()
+    const files = plan.layout.files.map(({ path, size, etag, changed }) => ({ path, size, etag, changed }))
+    return {
+      json: {
+        derivation: plan.derivation, output: output.output, bytes, files, changedTensors: tensors, engine,
+        target: { folder: model, digest: target.digest },
+        patches: patches.map(({ folder, digest, weight, reasons }) => ({ folder, digest, weight, reasons })),
+      },
+      text: formatFields([['derivation', plan.derivation], ['output', output.output], ['changed', plural(tensors, 'tensor')], ['written', `${plural(files.length, 'file')}, ${formatBytes(bytes)}`]]),
+    }
+  } catch (error) {
+    // A merge is quick to run again, and what is half written cannot be told from what is whole.
+    await rm(output.partial, { recursive: true, force: true })
+    throw error
+  }
+}
+
+function readWeight(text: string): number {
+  const weight = Number(text)
+  if (text.trim() === '' || Number.isNaN(weight)) throw usageError(`--weight ${text} is not a number.`)
+  return checkWeight(weight)
+}

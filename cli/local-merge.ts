@@ -1,0 +1,146 @@
+import { constants } from 'node:fs'
+import { copyFile, mkdir, readdir, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import type { MergeableDtype } from '../patch/dtype.ts'
+import { loadCore } from '../gpu-runner/core/core.ts'
+import type { Segment } from '../gpu-runner/core/merged-file.ts'
+import type { Addend } from '../gpu-runner/core/tensor-merge.ts'
+import { derivationId, effectiveScale, modelDigest, newDerivation, patchDigest } from '../patch/derivation.ts'
+import { readAdapter } from '../patch/adapter.ts'
+import type { Edit, Factor } from '../patch/edit.ts'
+import { adapterEdits } from '../patch/edits.ts'
+import { layoutMerge, type ChangedFile, type MergedLayout } from '../patch/layout.ts'
+import type { ManifestTensor, PatchManifest } from '../patch/manifest.ts'
+import type { Reason } from '../patch/resolution.ts'
+import { CliError, EXIT } from './exit.ts'
+import { digestFiles } from './file-digests.ts'
+import { ADAPTER_WEIGHTS, folderKind } from './folder-kind.ts'
+import { readLocalModel, readLocalPatch, type LocalModel } from './local-model.ts'
+import { OWNER_NAME, type OutputFolder } from './output-folder.ts'
+import { startProgress } from './progress.ts'
+import { publishableFiles, type LocalFile } from './publishable-files.ts'
+import { describeReason } from './reasons.ts'
+import { readBytes } from './safetensors-file.ts'
+import type { Session } from './session.ts'
+
+export interface LocalPatch {
+  readonly folder: string
+  readonly weight: number
+  readonly digest: string
+  readonly manifest: PatchManifest
+  readonly edits: readonly Edit[]
+  readonly reasons: readonly Reason[]
+}
+
+export interface LocalTarget extends LocalModel {
+  readonly folder: string
+  readonly digest: string
+  readonly local: readonly LocalFile[]
+}
+
+export interface LocalMerge {
+  readonly target: LocalTarget
+  readonly patches: readonly LocalPatch[]
+  /** 64 hex digits; the same that a registry gives to a merge of the same files. */
+  readonly derivation: string
+  readonly layout: MergedLayout
+}
+
+export async function readTarget(session: Session, folder: string): Promise<LocalTarget> {
+  const { files: local } = await publishableFiles(folder)
+  if (folderKind(folder, local, 'model') !== 'model') throw new CliError(EXIT.usage, 'usage', `${folder} is a patch; the first folder must be the model that it goes onto.`)
+  const files = await hash(session, folder, local)
+  return { folder, local, digest: await modelDigest(files), ...(await readLocalModel(folder, local, files)) }
+}
+
+/** A patch folder laid on the target. Throws where it does not fit. */
+export async function readPatch(session: Session, folder: string, weight: number, target: LocalTarget): Promise<LocalPatch> {
+  const { files: local } = await publishableFiles(folder)
+  folderKind(folder, local, 'patch')
+  const files = await hash(session, folder, local)
+  const manifest = await readLocalPatch(folder, local, files)
+  const { edits, reasons } = adapterEdits(readAdapter(manifest.adapterConfig, manifest.tensors), target.manifest)
+  const refusals = reasons.filter(({ severity }) => severity === 'refusal')
+  if (refusals.length > 0) {
+    throw new CliError(EXIT.incompatible, 'incompatible', `${folder} does not fit ${target.folder}:\n${refusals.map((reason) => `  - ${describeReason(reason)}`).join('\n')}`, { details: { reasons: refusals } })
+  }
+  return { folder, weight, digest: await patchDigest(files), manifest, edits, reasons }
+}
+
+export async function planLocalMerge(target: LocalTarget, patches: readonly LocalPatch[]): Promise<LocalMerge> {
+  const derivation = await derivationId(newDerivation(target.digest, patches.map(({ digest, weight }) => ({ digest, weight }))))
+  const layout = await layoutMerge({
+    derivationId: derivation,
+    target: target.manifest,
+    extents: new Map(target.manifest.files.map(({ path, size }) => [path, [{ blob: path, offset: 0, length: size }]])),
+    metadata: new Map([...target.headers].map(([path, { metadata }]) => [path, metadata])),
+    changed: new Set(patches.flatMap(({ edits }) => edits.map((edit) => edit.target))),
+  })
+  return { target, patches, derivation, layout }
+}
+
+/** Writes the merged model into the partial folder: changed files through the core, the others as copies. */
+export async function writeLocalMerge(session: Session, merge: LocalMerge, folder: OutputFolder): Promise<{ bytes: number; tensors: number; nonFinite: number; engine: string }> {
+  for (const name of await readdir(folder.partial)) {
+    if (name !== OWNER_NAME) await rm(join(folder.partial, name), { recursive: true, force: true })
+  }
+  const core = await loadCore()
+  const total = merge.layout.files.reduce((sum, { size }) => sum + size, 0)
+  const sources = new Map(merge.target.local.map((file) => [file.path, file.absolute]))
+  const progress = startProgress('Merging', 'bytes', session.quiet)
+  let done = 0
+  let tensors = 0
+  let nonFinite = 0
+  try {
+    for (const file of merge.layout.files) {
+      session.signal.throwIfAborted()
+      const [source, destination] = [sources.get(file.path)!, join(folder.partial, file.path)]
+      await mkdir(dirname(destination), { recursive: true })
+      if (file.changed) {
+        const segments = fileSegments(merge, file)
+        tensors += segments.filter(({ kind }) => kind === 'merge').length
+        const { figures } = await core.writeMergedFile({ source, destination, segments, onProgress: (count) => progress.update(done + count, total), signal: session.signal })
+        nonFinite += figures.reduce((sum, figure) => sum + figure.nonFinite, 0)
+      } else {
+        await copyFile(source, destination, constants.COPYFILE_FICLONE)
+      }
+      progress.update((done += file.size), total)
+    }
+  } finally {
+    progress.stop()
+  }
+  return { bytes: total, tensors, nonFinite, engine: `${core.version} ${core.path}` }
+}
+
+function fileSegments({ target, patches }: LocalMerge, file: ChangedFile): Segment[] {
+  const tensors = new Map(target.manifest.tensors.map((tensor) => [tensor.name, tensor]))
+  return file.pieces.flatMap((piece): Segment[] => {
+    if (piece.kind === 'header') return [{ kind: 'bytes', bytes: file.header }]
+    if (piece.kind === 'target') return piece.extents.map(({ offset, length }) => ({ kind: 'copy', offset, length }))
+    const { offset, dtype, shape, name } = tensors.get(piece.tensor)!
+    return [{ kind: 'merge', offset, dtype: dtype as MergeableDtype, rows: shape[0]!, cols: shape[1]!, addends: () => readAddends(patches, name) }]
+  })
+}
+
+/** The factors of every patch that changes the tensor, in the order of summation. */
+async function readAddends(patches: readonly LocalPatch[], name: string): Promise<Addend[]> {
+  const addends: Addend[] = []
+  for (const patch of patches) {
+    for (const edit of patch.edits) {
+      if (edit.target !== name) continue
+      const [left, right] = [await readFactor(patch, edit.left), await readFactor(patch, edit.right)]
+      addends.push({ left, right, rank: edit.rank, scale: effectiveScale(patch.weight, edit.scale) })
+    }
+  }
+  return addends
+}
+
+async function readFactor({ folder, manifest }: LocalPatch, { tensor, transpose }: Factor) {
+  const { dtype, offset, length } = manifest.tensors.find(({ name }) => name === tensor) as ManifestTensor
+  return { bytes: await readBytes(join(folder, ADAPTER_WEIGHTS), offset, length), dtype: dtype as MergeableDtype, transpose }
+}
+
+async function hash(session: Session, folder: string, local: readonly LocalFile[]) {
+  const progress = startProgress(`Hashing ${folder}`, 'bytes', session.quiet)
+  return digestFiles(folder, local, session.signal, progress).finally(() => progress.stop())
+}

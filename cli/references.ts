@@ -1,0 +1,43 @@
+import { checkModelVersion, parseReference, selectVersion, type Reference } from '../patch/reference.ts'
+import type { PatchPackage, PatchVersionSummary, Registry, VersionName } from './client.ts'
+import { CliError, EXIT, usageError } from './exit.ts'
+
+/** `org/name@version` of a model. Without a version the error lists those that exist. */
+export async function modelVersionName(registry: Registry, text: string): Promise<VersionName> {
+  const { organization, name, selector } = parseUnweighted(text)
+  if (selector !== null) {
+    checkModelVersion(selector)
+    return { organization, name, version: selector }
+  }
+  const { versions } = await registry.getModel(organization, name)
+  const published = versions.filter(({ state }) => state === 'published').map(({ version }) => `${organization}/${name}@${version}`)
+  throw usageError(`${text} names no version. ${published.length === 0 ? 'It has no published one yet.' : `Write one of: ${published.join(', ')}.`}`)
+}
+
+/** `org/name@version` of a patch, with an exact version: what changes a version must not guess which. */
+export function exactPatchVersion(text: string): VersionName {
+  const { organization, name, selector } = parseUnweighted(text)
+  if (selector === null) throw usageError(`${text} names no version: write ${organization}/${name}@1.0.0, say.`)
+  return { organization, name, version: selector }
+}
+
+/** `org/name`, and nothing behind it. */
+export function familyName(text: string): { organization: string; name: string } {
+  const { organization, name, selector } = parseUnweighted(text)
+  if (selector !== null) throw usageError(`${text} names a version; only ${organization}/${name} is meant here.`)
+  return { organization, name }
+}
+
+/** The version of a patch that its selector (version, range or tag) picks, as the registry would. */
+export function pickPatchVersion(patch: PatchPackage, selector: string | null): PatchVersionSummary {
+  const candidates = patch.versions.filter(({ state }) => state === 'published').map((summary) => ({ ...summary, isYanked: summary.yanked !== null }))
+  const { version, ...rest } = selectVersion(selector, candidates.map((summary) => ({ version: summary.version, yanked: summary.isYanked, summary })), patch.distTags)
+  if (version === null) throw new CliError(EXIT.notFound, 'not_found', `${patch.organization}/${patch.name}: ${'message' in rest ? rest.message : 'no version fits.'}`)
+  return version.summary
+}
+
+function parseUnweighted(text: string): Reference {
+  const reference = parseReference(text)
+  if (reference.weight !== 1) throw usageError(`${text} has a weight (:${reference.weight}), which only a patch of a merge may have.`)
+  return reference
+}

@@ -1,0 +1,40 @@
+import { open } from 'node:fs/promises'
+import { headerLength, parseHeader, SafetensorsError, type SafetensorsHeader } from '../patch/safetensors.ts'
+
+/** Header of a safetensors file on disk. Errors name the file. */
+export async function readSafetensorsHeader(absolute: string, shown: string = absolute): Promise<SafetensorsHeader> {
+  const file = await open(absolute, 'r')
+  try {
+    const { size } = await file.stat()
+    const first = Buffer.alloc(8)
+    const { bytesRead } = await file.read(first, 0, 8, 0)
+    const bytes = Buffer.alloc(headerLength(first.subarray(0, bytesRead), size))
+    for (let done = 0; done < bytes.length; ) {
+      const { bytesRead: count } = await file.read(bytes, done, bytes.length - done, done)
+      if (count === 0) throw new SafetensorsError('truncated', 'the file became shorter while it was read')
+      done += count
+    }
+    return parseHeader(bytes, size)
+  } catch (error) {
+    if (error instanceof SafetensorsError) error.message = `${shown} is not a sound safetensors file: ${error.message}. Save or download it again.`
+    throw error
+  } finally {
+    await file.close()
+  }
+}
+
+/** `length` bytes from `offset` of a file. */
+export async function readBytes(absolute: string, offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+  const file = await open(absolute, 'r')
+  try {
+    const bytes = new Uint8Array(length)
+    for (let done = 0; done < length; ) {
+      const { bytesRead } = await file.read(bytes, done, length - done, offset + done)
+      if (bytesRead === 0) throw new SafetensorsError('truncated', `${absolute} ends before byte ${offset + length}`)
+      done += bytesRead
+    }
+    return bytes
+  } finally {
+    await file.close()
+  }
+}
