@@ -16,6 +16,8 @@ export interface ObjectServer {
   get(path: string, range?: { offset: number; length: number }): SignedRequest
   put(path: string): SignedRequest
   readonly objects: Map<string, Buffer>
+  /** Paths of which no request is ever answered. */
+  readonly stalled: Set<string>
   /** Each is met once, in order, by the first request that it fits. */
   readonly faults: Fault[]
   /** `GET /path bytes=0-9` of every request. */
@@ -26,11 +28,13 @@ export interface ObjectServer {
 /** For tests: objects over real HTTP, as a blob store's signed URLs give and take them. A ranged URL serves its range alone. */
 export async function startObjectServer(): Promise<ObjectServer> {
   const objects = new Map<string, Buffer>()
+  const stalled = new Set<string>()
   const faults: Fault[] = []
   const requests: string[] = []
   const server = createServer((request, response) => {
     const { pathname: path, searchParams } = new URL(request.url!, 'http://x')
     requests.push(`${request.method} ${path}${request.headers.range ? ` ${request.headers.range}` : ''}`)
+    if (stalled.has(path)) return
     const at = faults.findIndex((fault) => fault.method === request.method && fault.path === path)
     const fault = at < 0 ? undefined : faults.splice(at, 1)[0]
     if (fault?.status !== undefined) {
@@ -44,13 +48,14 @@ export async function startObjectServer(): Promise<ObjectServer> {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   return {
-    get(path, range) {
+    get(path, range): SignedRequest {
       if (range === undefined) return { method: 'GET', url: base + path, headers: {} }
       const header = `bytes=${range.offset}-${range.offset + range.length - 1}`
       return { method: 'GET', url: `${base}${path}?range=${header}`, headers: { Range: header } }
     },
     put: (path) => ({ method: 'PUT', url: base + path, headers: {} }),
     objects,
+    stalled,
     faults,
     requests,
     close: () => new Promise((resolve) => {
