@@ -1,12 +1,12 @@
 import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
-import { Readable } from 'node:stream'
 import pLimit from 'p-limit'
 import type { Registry, Upload, UploadPart, VersionKind, VersionName } from './client.ts'
 import { CliError, EXIT } from './exit.ts'
 import { explainNetworkError, TransientError, withRetries } from './network.ts'
 import type { Progress } from './progress.ts'
 import type { LocalFile } from './publishable-files.ts'
+import { USER_AGENT } from './version.ts'
 
 export interface UploadInput {
   registry: Registry
@@ -76,14 +76,19 @@ async function sendPart(file: LocalFile, { number }: UploadPart, fresh: FreshPar
     const part = fresh.find(file.path, number)
     if (part === undefined || part.stored) return
     const stream = createReadStream(file.absolute, { start: part.offset, end: part.offset + part.length - 1, highWaterMark: 1 << 18 })
-    const body = part.length === 0 ? new Uint8Array() : Readable.toWeb(stream.on('data', (chunk) => {
-      counted += chunk.length
-      count(chunk.length)
-    }))
+    // Pulled, not listened to: a listener for `data` would read the file as fast as the disk, into memory.
+    const counting = async function* () {
+      for await (const chunk of stream) {
+        counted += chunk.length
+        count(chunk.length)
+        yield chunk as Uint8Array
+      }
+    }
+    const body = part.length === 0 ? new Uint8Array() : ReadableStream.from(counting())
     if (part.length === 0) stream.destroy()
     const response = await fetch(part.url, {
       method: part.method, signal, body, duplex: 'half',
-      headers: { ...part.headers, 'content-length': String(part.length) },
+      headers: { 'user-agent': USER_AGENT, ...part.headers, 'content-length': String(part.length) },
     } as RequestInit).finally(() => stream.destroy())
     const answer = response.ok ? '' : await response.text().catch(() => '')
     await response.body?.cancel().catch(() => {})
