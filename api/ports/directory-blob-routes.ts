@@ -5,6 +5,9 @@ import { ApiError } from '../errors.ts'
 import { BlobRefusedError, type DirectoryBlobStore } from './directory-blob-store.ts'
 import type { BlobConstraints } from './directory-blob-signature.ts'
 
+/** A little more than the largest part of most uploads: who sends more after a refusal is cut off. */
+const MAX_DRAINED_BYTES = 128 * 1024 * 1024
+
 /** What S3 does for the other deployments: GET and PUT of objects by signed URL. Node only. */
 export function registerBlobRoutes(app: App, store: DirectoryBlobStore): void {
   app.get('/blobs/:key{.+}', (c) => getBlob(c, store))
@@ -33,19 +36,33 @@ async function getBlob(c: Context<AppEnv>, store: DirectoryBlobStore): Promise<R
 }
 
 async function putBlob(c: Context<AppEnv>, store: DirectoryBlobStore): Promise<Response> {
-  const { key, constraints } = check(c, store)
-  const length = c.req.header('content-length')
-  if (constraints.size === undefined || (length !== undefined && Number(length) !== constraints.size)) {
-    throw new ApiError('invalid_request', `This URL takes exactly ${constraints.size} bytes, not ${length}.`)
-  }
   const { incoming } = c.env as unknown as { incoming: IncomingMessage }
   try {
-    await store.write(key, constraints, incoming)
+    const { key, constraints } = check(c, store)
+    const length = c.req.header('content-length')
+    if (constraints.size === undefined || (length !== undefined && Number(length) !== constraints.size)) {
+      throw new ApiError('invalid_request', `This URL takes exactly ${constraints.size} bytes, not ${length}.`)
+    }
+    await store.write(key, constraints, incoming.iterator({ destroyOnReturn: false }))
+    return c.body(null, 200)
   } catch (error) {
+    await drain(incoming)
     if (!(error instanceof BlobRefusedError)) throw error
     throw new ApiError(error.reason === 'digest' ? 'digest_mismatch' : 'invalid_request', `${error.message} Nothing was stored. Send the file again.`)
   }
-  return c.body(null, 200)
+}
+
+/** Reads on to the end of a body that was refused: most clients look at the answer only after they have sent everything. */
+async function drain(incoming: IncomingMessage): Promise<void> {
+  let rest = MAX_DRAINED_BYTES
+  try {
+    for await (const chunk of incoming.iterator({ destroyOnReturn: false })) {
+      rest -= (chunk as Buffer).length
+      if (rest < 0) break
+    }
+  } catch {
+    // The client went away: nobody waits for the answer.
+  }
 }
 
 function check(c: Context<AppEnv>, store: DirectoryBlobStore): { key: string; constraints: BlobConstraints } {

@@ -15,13 +15,15 @@ export const ErrorBody = z
   .openapi('Error')
 
 type ErrorStatus = (typeof ERROR_STATUS)[ErrorCode]
+const ALWAYS = [400, 401, 413, 500, 507] as const
+type Always = (typeof ALWAYS)[number]
 interface ErrorResponse { description: string; content: { 'application/json': { schema: typeof ErrorBody } } }
 
 /** The error answers of an operation: those named, and the ones that every operation may give. */
-export function errorResponses<const S extends ErrorStatus = never>(...statuses: S[]): { [K in S | 400 | 401 | 500]: ErrorResponse } {
-  const all = [...new Set<ErrorStatus>([400, 401, 500, ...statuses])].sort((a, b) => a - b)
+export function errorResponses<const S extends ErrorStatus = never>(...statuses: S[]): { [K in S | Always]: ErrorResponse } {
+  const all = [...new Set<ErrorStatus>([...ALWAYS, ...statuses])].sort((a, b) => a - b)
   const responses = all.map((status) => [status, { description: describe(status), content: { 'application/json': { schema: ErrorBody } } }])
-  return Object.fromEntries(responses) as { [K in S | 400 | 401 | 500]: ErrorResponse }
+  return Object.fromEntries(responses) as { [K in S | Always]: ErrorResponse }
 }
 
 function describe(status: ErrorStatus): string {

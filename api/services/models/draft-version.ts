@@ -7,9 +7,9 @@ import { ApiError } from '../../errors.ts'
 import { assertMayPublish } from '../authorization/authorize.ts'
 import { findOrganization } from '../organizations/find.ts'
 import { inTransaction } from '../transaction.ts'
-import { checkFiles, setDraftFiles, type NewFile } from '../uploads/draft.ts'
+import { checkFiles, describeDraft, setDraftFiles, type NewFile } from '../uploads/draft.ts'
 import type { UploadSubject } from '../uploads/subject.ts'
-import { describeUpload, type UploadView } from '../uploads/upload-view.ts'
+import type { UploadView } from '../uploads/upload-view.ts'
 import { findModelVersion, type ModelRow } from './find.ts'
 
 export const PARENT_KINDS = ['continued-pretraining', 'instruction-tuning', 'fine-tuning', 'other'] as const
@@ -47,7 +47,7 @@ export async function draftModelVersion({ ctx, input }: { ctx: RequestContext; i
     return { created: inserted !== undefined, subject, discard }
   })
   for (const key of discard) await ctx.blobs.discard(key)
-  return { created, upload: await describeUpload({ ctx, subject }) }
+  return { created, upload: await describeDraft({ ctx, subject, files: input.files }) }
 }
 
 async function findOrCreateModel(tx: Database, organizationId: string, input: DraftModelVersion): Promise<ModelRow> {

@@ -9,9 +9,9 @@ import { assertMayPublish } from '../authorization/authorize.ts'
 import { findModelVersion } from '../models/find.ts'
 import { findOrganization } from '../organizations/find.ts'
 import { inTransaction } from '../transaction.ts'
-import { checkFiles, setDraftFiles, type NewFile } from '../uploads/draft.ts'
+import { checkFiles, describeDraft, setDraftFiles, type NewFile } from '../uploads/draft.ts'
 import type { UploadSubject } from '../uploads/subject.ts'
-import { describeUpload, type UploadView } from '../uploads/upload-view.ts'
+import type { UploadView } from '../uploads/upload-view.ts'
 import type { PatchRow } from './find.ts'
 
 export interface DraftPatchVersion {
@@ -49,7 +49,7 @@ export async function draftPatchVersion({ ctx, input }: { ctx: RequestContext; i
     return { created: inserted !== undefined, subject, discard }
   })
   for (const key of discard) await ctx.blobs.discard(key)
-  return { created, upload: await describeUpload({ ctx, subject }) }
+  return { created, upload: await describeDraft({ ctx, subject, files: input.files }) }
 }
 
 function checkInput(input: DraftPatchVersion): void {

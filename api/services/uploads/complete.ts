@@ -7,6 +7,7 @@ import { assertMayPublish } from '../authorization/authorize.ts'
 import { enqueueJob } from '../jobs/enqueue.ts'
 import { findJobView } from '../jobs/job-view.ts'
 import { inTransaction } from '../transaction.ts'
+import { replacedError } from './draft.ts'
 import { partsOf } from './parts.ts'
 import { jobsOf, lockVersion, ownerColumns, readVersion, setState, stagedKey, uploadFilesOf, type UploadSubject, type VersionState } from './subject.ts'
 import { describeUpload, digestOfFiles, readUploadFiles, storedNumbers, type UploadFileRow, type UploadView } from './upload-view.ts'
@@ -81,10 +82,6 @@ async function findMissing(ctx: RequestContext, rows: readonly UploadFileRow[]):
 
 async function assertDigest(subject: UploadSubject, rows: readonly UploadFileRow[], digest: string | undefined): Promise<void> {
   if (digest !== undefined && (await digestOfFiles(subject.kind, rows)) !== digest) throw replacedError(subject)
-}
-
-function replacedError(subject: UploadSubject): ApiError {
-  return new ApiError('version_exists', `Another publish has replaced the files of ${subject.reference} meanwhile. Look at it, then publish under another version.`)
 }
 
 function rejectedError(subject: UploadSubject, version: VersionState): ApiError {

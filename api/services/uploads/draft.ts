@@ -9,7 +9,7 @@ import { assertMayPublish, roleIn } from '../authorization/authorize.ts'
 import { findJobView } from '../jobs/job-view.ts'
 import { findHeld } from './held.ts'
 import { jobsOf, lockVersion, ownerColumns, reopen, stagedKey, type UploadSubject } from './subject.ts'
-import { digestOfFiles, readUploadFiles } from './upload-view.ts'
+import { describeUpload, digestOfFiles, readUploadFiles, type UploadView } from './upload-view.ts'
 
 export interface NewFile { path: string; size: number; sha256: string }
 
@@ -53,6 +53,17 @@ export async function setDraftFiles({ ctx, tx, subject, files }: { ctx: RequestC
     entry: { organizationId: subject.organization.id, action: `${subject.kind}-version.draft`, subject: subject.reference, before: { state: version.state }, after: { state: 'draft', digest } },
   })
   return before.map((file) => stagedKey(file.id))
+}
+
+/** The upload that the caller has just drafted. Throws `version_exists` where another publish has replaced its files since. */
+export async function describeDraft({ ctx, subject, files }: { ctx: RequestContext; subject: UploadSubject; files: readonly NewFile[] }): Promise<UploadView> {
+  const upload = await describeUpload({ ctx, subject })
+  if (upload.digest !== (await digestOfFiles(subject.kind, files))) throw replacedError(subject)
+  return upload
+}
+
+export function replacedError(subject: UploadSubject): ApiError {
+  return new ApiError('version_exists', `Another publish has replaced the files of ${subject.reference} meanwhile. Look at it, then publish under another version.`)
 }
 
 async function replaceFiles(tx: Database, subject: UploadSubject, before: readonly string[], files: readonly NewFile[]): Promise<void> {

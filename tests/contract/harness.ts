@@ -1,0 +1,245 @@
+import { createHash, randomUUID } from 'node:crypto'
+import { cp, mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { RouteConfig } from '@hono/zod-openapi'
+import type { ZodType } from 'zod'
+import { createApp } from '../../api/app.ts'
+import type { ServerConfig } from '../../api/config.ts'
+import type { DirectoryBlobStore } from '../../api/ports/directory-blob-store.ts'
+import { startServer, type RunningServer } from '../../api/start-server.ts'
+import { openPglite } from '../../db/pglite.ts'
+import { startPostgres, type TestPostgres } from '../setup/postgres.ts'
+
+/** The database that the suite runs on; `tests/vitest.config.ts` runs it once on each. */
+export const ENGINE = process.env['PORTLLM_TEST_DATABASE'] === 'postgres' ? 'postgres' : 'pglite'
+
+export interface Call {
+  params?: Record<string, string>
+  query?: Record<string, string | number>
+  body?: unknown
+  /** Undefined: the administrator's. Null: none. */
+  token?: string | null
+  headers?: Record<string, string>
+}
+export interface Answer { status: number; body: any; headers: Headers }
+
+export interface TestRegistry {
+  readonly url: string
+  readonly data: string
+  readonly adminToken: string
+  readonly server: RunningServer
+  readonly config: ServerConfig
+  /** Sends an operation of openapi.yaml and parses the answer with the schema of its status: an answer that the route does not declare fails the test. */
+  call(operationId: string, call?: Call): Promise<Answer>
+  /** The same, where the operation must succeed. */
+  ok(operationId: string, call?: Call): Promise<any>
+  close(): Promise<void>
+}
+
+const TEMPLATE = fileURLToPath(new URL(`../../.cache/pglite-template`, import.meta.url))
+
+/** A registry of its own for a test file: in this process, on a free port and a temporary folder, without runners. */
+export async function startTestRegistry(options: Partial<ServerConfig> = {}): Promise<TestRegistry> {
+  const data = options.data ?? (await mkdtemp(join(tmpdir(), 'portllm-test-')))
+  const postgres = ENGINE === 'postgres' && options.databaseUrl === undefined ? await startPostgres() : null
+  if (ENGINE === 'pglite') await copyTemplate(join(data, 'database'))
+  const config: ServerConfig = { data, host: '127.0.0.1', port: 0, databaseUrl: await postgres?.createDatabase(), publicUrl: undefined, startRunners: false, ...options }
+  const server = await startServer(config, { onFatal: (error) => { throw error } })
+  return registryOf(server, config, postgres)
+}
+
+function registryOf(server: RunningServer, config: ServerConfig, postgres: TestPostgres | null): TestRegistry {
+  const adminToken = server.bootstrapToken!
+  const call = (operationId: string, input: Call = {}) => send(server.url, operationId, input.token === undefined ? { ...input, token: adminToken } : input)
+  return {
+    url: server.url,
+    data: config.data,
+    adminToken,
+    server,
+    config,
+    call,
+    async ok(operationId, input) {
+      const answer = await call(operationId, input)
+      if (answer.status >= 300) throw new Error(`${operationId} answered ${answer.status}: ${JSON.stringify(answer.body)}`)
+      return answer.body
+    },
+    async close() {
+      await server.close()
+      await postgres?.stop()
+      await rm(config.data, { recursive: true, force: true })
+    },
+  }
+}
+
+/** initdb takes seconds: one empty database is made once, and copied. */
+async function copyTemplate(folder: string): Promise<void> {
+  if (!(await stat(TEMPLATE).catch(() => null))) {
+    const fresh = `${TEMPLATE}.${randomUUID()}`
+    const { close } = await openPglite(fresh)
+    await close()
+    // Test files run side by side: whoever comes second throws its own away.
+    await rename(fresh, TEMPLATE).catch(() => rm(fresh, { recursive: true }))
+  }
+  if (await stat(folder).catch(() => null)) return
+  await mkdir(folder, { recursive: true })
+  await cp(TEMPLATE, folder, { recursive: true })
+}
+
+const document = createApp(() => { throw new Error('this application only tells its routes') })
+
+/** Every operation of the API, as its route defines it. */
+export const operations: readonly RouteConfig[] = document.openAPIRegistry.definitions.filter((definition) => definition.type === 'route').map((definition) => definition.route)
+
+export function operation(operationId: string): RouteConfig {
+  const found = operations.find((route) => route.operationId === operationId)
+  if (found === undefined) throw new Error(`there is no operation ${operationId}`)
+  return found
+}
+
+async function send(url: string, operationId: string, { params = {}, query = {}, body, token, headers = {} }: Call): Promise<Answer> {
+  const route = operation(operationId)
+  const path = route.path.replaceAll(/\{([^}:]+)[^}]*\}/g, (_, name: string) => encodeURIComponent(params[name] ?? ''))
+  const search = new URLSearchParams(Object.entries(query).map(([name, value]): [string, string] => [name, String(value)]))
+  const response = await fetch(`${url}${path}${search.size > 0 ? `?${search}` : ''}`, {
+    method: route.method.toUpperCase(),
+    headers: {
+      ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
+      ...(token === null || token === undefined ? {} : { Authorization: `Bearer ${token}` }),
+      ...headers,
+    },
+    ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+  })
+  return parseAnswer(route, response)
+}
+
+/** Parses an answer with the schema that its route declares for the status. Throws where there is none, or it says something else. */
+export async function parseAnswer(route: RouteConfig, response: Response): Promise<Answer> {
+  const { status, headers } = response
+  const declared = route.responses[status]
+  const text = await response.text()
+  if (declared === undefined) throw new Error(`${route.operationId} answered ${status}, which it does not declare: ${text}`)
+  if (!headers.has('x-request-id')) throw new Error(`${route.operationId} answered without X-Request-Id`)
+  const type = headers.get('content-type')?.split(';')[0] ?? ''
+  const content = 'content' in declared ? (declared.content as Record<string, { schema: ZodType }>) : undefined
+  const schema = content?.[type]?.schema
+  if (schema === undefined) {
+    if (content !== undefined || text !== '') throw new Error(`${route.operationId} answered ${status} as ${type || 'nothing'}, which it does not declare`)
+    return { status, body: null, headers }
+  }
+  const body: unknown = type === 'application/json' ? JSON.parse(text) : text
+  const parsed = schema.safeParse(body)
+  if (!parsed.success) throw new Error(`${route.operationId} answered ${status} against its schema: ${parsed.error.message}\n${text}`)
+  // A schema lets unknown keys pass and drops them: what is dropped was not declared.
+  if (canonical(parsed.data) !== canonical(body)) throw new Error(`${route.operationId} answered ${status} with more than it declares:\n${canonical(body)}\n${canonical(parsed.data)}`)
+  return { status, body, headers }
+}
+
+function canonical(value: unknown): string {
+  return JSON.stringify(value, (_, part: unknown) =>
+    part !== null && typeof part === 'object' && !Array.isArray(part) ? Object.fromEntries(Object.entries(part).filter(([, entry]) => entry !== undefined).sort(([a], [b]) => (a < b ? -1 : 1))) : part,
+  )
+}
+
+export function sha256(bytes: Uint8Array | string): string {
+  return createHash('sha256').update(bytes).digest('hex')
+}
+
+let names = 0
+/** Each test makes its own organization. */
+export async function newOrganization(registry: TestRegistry): Promise<string> {
+  const name = `org-${process.pid}-${++names}`
+  await registry.ok('createOrganization', { body: { name } })
+  return name
+}
+
+/** A token of the administrator with fewer rights. */
+export async function newToken(registry: TestRegistry, scopes: string[], organization?: string): Promise<string> {
+  const { token } = await registry.ok('createToken', { body: { name: 'test', scopes, organization } })
+  return token
+}
+
+/** A user who is not the administrator, with a role in an organization and a token. The API has no users yet. */
+export async function newUser(registry: TestRegistry, { organization, role, scopes }: { organization: string; role: 'reader' | 'publisher' | 'admin'; scopes: string[] }): Promise<string> {
+  const { db } = registry.server.dependencies
+  const { users, members, tokens, organizations } = await import('../../db/schema.ts')
+  const { newTokenText, tokenSha256 } = await import('../../api/services/tokens/token-text.ts')
+  const { eq } = await import('drizzle-orm')
+  const [user] = await db.insert(users).values({ name: `user-${++names}` }).returning()
+  const [owner] = await db.select().from(organizations).where(eq(organizations.name, organization))
+  await db.insert(members).values({ organizationId: owner!.id, userId: user!.id, role })
+  const text = newTokenText()
+  await db.insert(tokens).values({ userId: user!.id, name: 'test', sha256: await tokenSha256(text), scopes })
+  return text
+}
+
+export type Files = Record<string, string | Uint8Array>
+
+export function fileList(files: Files): { path: string; size: number; sha256: string }[] {
+  return Object.entries(files).map(([path, content]) => ({ path, size: Buffer.byteLength(content), sha256: sha256(content) }))
+}
+
+/** PUTs what an upload still lacks. Returns the answers' statuses. */
+export async function putFiles(upload: any, files: Files): Promise<number[]> {
+  const statuses: number[] = []
+  for (const file of upload.files) {
+    for (const part of file.parts) {
+      const content = Buffer.from(files[file.path]!)
+      if (part.stored) continue
+      const response = await fetch(part.url, { method: part.method, headers: part.headers, body: content.subarray(part.offset, part.offset + part.length) })
+      await response.arrayBuffer()
+      statuses.push(response.status)
+    }
+  }
+  return statuses
+}
+
+export interface Publish { kind: 'model' | 'patch'; org: string; name: string; version: string; files: Files; token?: string; [more: string]: unknown }
+
+/** Drafts, uploads and completes; the ingest job is then waiting. */
+export async function upload(registry: TestRegistry, { kind, org, name, version, files, token, ...more }: Publish): Promise<any> {
+  const params = { org, name, version }
+  const K = kind === 'model' ? 'Model' : 'Patch'
+  const draft = await registry.ok(`draft${K}Version`, { params, body: { files: fileList(files), ...more }, token })
+  await putFiles(draft, files)
+  return registry.ok(`complete${K}Upload`, { params, token })
+}
+
+/** The same, and lets a stand-in for the runner find everything in order. */
+export async function publish(registry: TestRegistry, input: Publish): Promise<any> {
+  await upload(registry, input)
+  await runIngest(registry, input.files['README.md'] === undefined ? {} : { readme: String(input.files['README.md']) })
+}
+
+/**
+ * Does what a runner does for the next ingest job, without looking at tensors: reads each file, checks its digest,
+ * and reports a manifest, or the rejection given.
+ */
+export async function runIngest(registry: TestRegistry, { readme = null, rejection, tensors = [] }: { readme?: string | null; rejection?: unknown[]; tensors?: unknown[] } = {}): Promise<Answer> {
+  const claim = await claimIngest(registry)
+  const files = []
+  for (const { path, size, sha256: digest, get } of claim.spec.files) {
+    const response = await fetch(get.url, { headers: get.headers })
+    const bytes = new Uint8Array(await response.arrayBuffer())
+    if (bytes.length !== size || sha256(bytes) !== digest) throw new Error(`${path} has other bytes than the job says (${response.status})`)
+    files.push({ path, size, etag: digest })
+  }
+  const facts = { modelType: 'llama', architectures: [], tieWordEmbeddings: false, quantization: null, layerCount: null, vocabularySize: null, tokenizerDigest: null, chatTemplateDigest: null }
+  const manifest = claim.spec.subject === 'model' ? { format: 'portllm.model/1', files, tensors, facts } : { format: 'portllm.patch/1', files, tensors, adapterConfig: '{}' }
+  const result = rejection === undefined ? { manifest, readme } : { rejection }
+  return registry.call('completeJob', { params: { id: claim.job.id }, token: claim.token, body: { result } })
+}
+
+const runnerTokens = new WeakMap<TestRegistry, Promise<string>>()
+
+export async function claimIngest(registry: TestRegistry): Promise<any> {
+  if (!runnerTokens.has(registry)) runnerTokens.set(registry, newToken(registry, ['runner']))
+  const claim = await registry.call('claimJob', { token: await runnerTokens.get(registry)!, body: { kinds: ['ingest'], waitSeconds: 5, runner: { name: 'test' } } })
+  if (claim.status !== 200) throw new Error(`no job is waiting (${claim.status})`)
+  return claim.body
+}
+
+export function blobStore(registry: TestRegistry): DirectoryBlobStore {
+  return registry.server.dependencies.blobs as DirectoryBlobStore
+}

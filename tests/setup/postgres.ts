@@ -1,0 +1,92 @@
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { chmod, chown, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import postgres from 'postgres'
+
+export interface TestPostgres {
+  /** URL of a database of this server. */
+  url(database: string): string
+  createDatabase(): Promise<string>
+  stop(): Promise<void>
+}
+
+interface Owner { uid?: number; gid?: number }
+
+/** A real PostgreSQL on a free loopback port, in a temporary folder, as a user that is not root. */
+export async function startPostgres(): Promise<TestPostgres> {
+  const bin = await findBinaries()
+  const owner = notRoot()
+  const folder = await mkdtemp(join(tmpdir(), 'portllm-postgres-'))
+  await chmod(folder, 0o755)
+  if (owner.uid !== undefined) await chown(folder, owner.uid, owner.gid!)
+  const data = join(folder, 'data')
+  const made = spawnSync(join(bin, 'initdb'), ['-D', data, '-U', 'portllm', '--auth=trust', '--encoding=UTF8', '--locale=C', '--no-sync'], { ...owner, cwd: folder, encoding: 'utf8' })
+  if (made.status !== 0) throw new Error(`initdb failed: ${made.stderr || made.error?.message}`)
+  const port = await freePort()
+  const server = spawn(join(bin, 'postgres'), ['-D', data, '-k', folder, '-h', '127.0.0.1', '-p', String(port), '-c', 'fsync=off', '-c', 'max_connections=200', '-c', 'shared_buffers=32MB'], { ...owner, cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] })
+  let log = ''
+  server.stderr.setEncoding('utf8').on('data', (text: string) => (log = (log + text).slice(-4000)))
+  const url = (database: string) => `postgres://portllm:unused@127.0.0.1:${port}/${database}`
+  const sql = postgres(url('postgres'), { max: 1, onnotice: () => {} })
+  await ready(sql, server, () => log)
+  let count = 0
+  return {
+    url,
+    async createDatabase() {
+      const name = `registry_${++count}`
+      await sql.unsafe(`create database ${name}`)
+      return url(name)
+    },
+    async stop() {
+      await sql.end({ timeout: 1 })
+      const closed = once(server, 'close')
+      server.kill('SIGINT')
+      await closed
+      await rm(folder, { recursive: true, force: true })
+    },
+  }
+}
+
+async function findBinaries(): Promise<string> {
+  let bin = await newest()
+  if (bin === null && process.getuid?.() === 0) {
+    spawnSync('apt-get', ['install', '-y', '--no-install-recommends', 'postgresql'], { stdio: 'inherit', env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } })
+    bin = await newest()
+  }
+  if (bin === null) throw new Error('These tests need PostgreSQL. Install it: apt-get install postgresql')
+  return bin
+}
+
+async function newest(): Promise<string | null> {
+  const versions = await readdir('/usr/lib/postgresql').catch(() => [])
+  const version = versions.map(Number).filter((number) => number >= 13).sort((a, b) => b - a)[0]
+  return version === undefined ? null : `/usr/lib/postgresql/${version}/bin`
+}
+
+/** PostgreSQL refuses to run as root. */
+function notRoot(): Owner {
+  if (process.getuid?.() !== 0) return {}
+  const id = (flag: string) => Number(spawnSync('id', [flag, 'postgres'], { encoding: 'utf8' }).stdout)
+  return { uid: id('-u'), gid: id('-g') }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  return port
+}
+
+async function ready(sql: postgres.Sql, server: ChildProcess, log: () => string): Promise<void> {
+  for (let tries = 0; tries < 100; tries++) {
+    if (server.exitCode !== null) break
+    if (await sql`select 1`.then(() => true, () => false)) return
+    await sleep(100)
+  }
+  throw new Error(`PostgreSQL did not start: ${log()}`)
+}
