@@ -19,9 +19,9 @@ export function formatTable(heading: readonly string[], rows: readonly (readonly
   return all.map((row) => row.map((cell, column) => (column === row.length - 1 ? cell : cell.padEnd(widths[column]!))).join('  ').trimEnd()).join('\n')
 }
 
-/** Lines of `name: value`, without those whose value is null. */
+/** Lines of names and values, without those that have no value. */
 export function formatFields(fields: readonly (readonly [string, string | number | null | undefined])[]): string {
-  const shown = fields.filter((field) => field[1] !== null && field[1] !== undefined)
+  const shown = fields.filter((field) => field[1] !== null && field[1] !== undefined && field[1] !== '')
   const width = Math.max(0, ...shown.map(([name]) => name.length))
   return shown.map(([name, value]) => `${name.padEnd(width)}  ${printable(String(value))}`).join('\n')
 }

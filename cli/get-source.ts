@@ -77,7 +77,7 @@ async function describeMerged(registry: Registry, merged: Merged): Promise<GetSo
     lock: {
       format: 'portllm.lock/1', registry: registry.connection.registry, kind: 'merged', target: pick(target), rule: knownRule(rule), derivation: id,
       patches: patches.map(({ reference, digest, weight }) => ({ reference, digest, weight })),
-      files: files.map(pickFile), tensors: changed,
+      files: files.map(pickFile).sort(byPath), tensors: changed,
     },
   }
 }
@@ -87,7 +87,7 @@ async function changedTensors(registry: Registry, target: { reference: string },
   const { organization, name, selector } = parseReference(target.reference)
   const before = await registry.getModelManifest({ organization, name, version: selector! })
   const digests = new Map(before.tensors.map(({ name: tensor, digest }) => [tensor, digest]))
-  return tensors.filter(({ name: tensor, digest }) => digests.get(tensor) !== digest).map(({ name: tensor, digest }) => ({ name: tensor, digest }))
+  return tensors.filter(({ name: tensor, digest }) => digests.get(tensor) !== digest).map(({ name: tensor, digest }) => ({ name: tensor, digest })).sort((a, b) => (a.name < b.name ? -1 : 1))
 }
 
 async function modelSource(registry: Registry, version: VersionName): Promise<GetSource> {
@@ -110,13 +110,17 @@ function plainSource(
   if (digest === null) throw new CliError(EXIT.notFound, 'not_published', `${reference} is not published yet (it is ${state}).`)
   return {
     identity: `${kind}:${digest}`, tensors, plan,
-    lock: { format: 'portllm.lock/1', registry: registry.connection.registry, kind, target: { reference, digest }, patches: [], rule: null, derivation: null, files: files.map(pickFile), tensors: [] },
+    lock: { format: 'portllm.lock/1', registry: registry.connection.registry, kind, target: { reference, digest }, patches: [], rule: null, derivation: null, files: files.map(pickFile).sort(byPath), tensors: [] },
   }
 }
 
 function pick({ reference, digest }: { reference: string; digest: string }) {
   if (!isDigest(digest)) throw new CliError(EXIT.damaged, 'bad_answer', `The registry gives ${JSON.stringify(digest)} as a digest.`)
   return { reference, digest }
+}
+
+function byPath(a: { path: string }, b: { path: string }): number {
+  return a.path < b.path ? -1 : 1
 }
 
 function knownRule(rule: string): Rule {

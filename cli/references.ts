@@ -30,10 +30,10 @@ export function familyName(text: string): { organization: string; name: string }
 
 /** The version of a patch that its selector (version, range or tag) picks, as the registry would. */
 export function pickPatchVersion(patch: PatchPackage, selector: string | null): PatchVersionSummary {
-  const candidates = patch.versions.filter(({ state }) => state === 'published').map((summary) => ({ ...summary, isYanked: summary.yanked !== null }))
-  const { version, ...rest } = selectVersion(selector, candidates.map((summary) => ({ version: summary.version, yanked: summary.isYanked, summary })), patch.distTags)
-  if (version === null) throw new CliError(EXIT.notFound, 'not_found', `${patch.organization}/${patch.name}: ${'message' in rest ? rest.message : 'no version fits.'}`)
-  return version.summary
+  const published = patch.versions.filter(({ state }) => state === 'published')
+  const selection = selectVersion(selector, published.map((summary) => ({ version: summary.version, yanked: summary.yanked !== null, summary })), patch.distTags)
+  if (selection.version === null) throw new CliError(EXIT.notFound, 'not_found', `${patch.organization}/${patch.name}: ${selection.message}`)
+  return selection.version.summary
 }
 
 function parseUnweighted(text: string): Reference {
