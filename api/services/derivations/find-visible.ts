@@ -26,6 +26,7 @@ export async function findVisibleDerivation({ ctx, id }: Asked): Promise<Visible
 /** The same without manifest and receipt, which are too large to read for each range of a file. */
 export async function findDerivationState({ ctx, id }: Asked): Promise<Pick<DerivationRow, 'id' | 'state'> & { visibility: Visibility }> {
   const { db, principal } = ctx
+  if (!/^[0-9a-f]{64}$/.test(id)) throw notFound('The merged model', id)
   const isPublic = sql<boolean>`(${models.visibility} = 'public' and ${everyPatch(db, eq(patches.visibility, 'public'))})`
   const [row] = await db
     .select({ id: derivations.id, state: derivations.state, isPublic })

@@ -1,6 +1,7 @@
 import { and, asc, eq, type SQL } from 'drizzle-orm'
 import { extents, files } from '../../../db/schema.ts'
 import type { Extent } from '../../../patch/extent.ts'
+import { isSafePath } from '../../../patch/file-path.ts'
 import { totalLength } from '../../../patch/layout.ts'
 import type { RequestContext } from '../../context.ts'
 import { notFound } from '../../errors.ts'
@@ -22,6 +23,8 @@ export interface FoundFile {
 /** One file of a published version or a ready merged model. Throws `not_found` and `wrong_state`. */
 export async function findFile({ ctx, input }: { ctx: Pick<RequestContext, 'db' | 'principal'>; input: { subject: FileSubject; path: string } }): Promise<FoundFile> {
   const { owner, reference, visibility } = await findFileOwner({ ctx, subject: input.subject })
+  const missing = () => notFound(`The file ${JSON.stringify(input.path)} of`, reference)
+  if (!isSafePath(input.path)) throw missing()
   const rows = await ctx.db
     .select({ size: files.size, etag: files.etag, blob: extents.blob, offset: extents.offset, length: extents.length })
     .from(files)
@@ -29,7 +32,7 @@ export async function findFile({ ctx, input }: { ctx: Pick<RequestContext, 'db' 
     .where(and(ofOwner(owner), eq(files.path, input.path)))
     .orderBy(asc(extents.position))
   const [first] = rows
-  if (first === undefined) throw notFound(`The file ${JSON.stringify(input.path)} of`, reference)
+  if (first === undefined) throw missing()
   // A file without bytes has no extents.
   const held = rows.flatMap(({ blob, offset, length }) => (blob === null ? [] : [{ blob, offset: offset!, length: length! }]))
   if (totalLength(held) !== first.size) throw new Error(`${input.path} of ${reference} has ${first.size} bytes, its extents ${totalLength(held)}`)

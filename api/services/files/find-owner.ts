@@ -27,6 +27,10 @@ type Scope = Pick<RequestContext, 'db' | 'principal'>
  */
 export async function findFileOwner({ ctx, subject }: { ctx: Scope; subject: FileSubject }): Promise<FoundOwner> {
   if (subject.kind === 'derivation') return findReadyDerivation(ctx, subject.id)
+  const asked = `${subject.organization}/${subject.name}@${subject.version}`
+  const missing = () => notFound(`The ${subject.kind} version`, asked)
+  // PostgreSQL refuses a text with this character, where a path may hold it (%00).
+  if (asked.includes('\0')) throw missing()
   const [versions, families, familyId] =
     subject.kind === 'model' ? [modelVersions, models, modelVersions.modelId] as const : [patchVersions, patches, patchVersions.patchId] as const
   const [row] = await ctx.db
@@ -47,7 +51,7 @@ export async function findFileOwner({ ctx, subject }: { ctx: Scope; subject: Fil
     )
   const published = row?.state === 'published'
   if (row === undefined || (!published && !mayReadInternal(ctx.principal, row.organizationId))) {
-    throw notFound(`The ${subject.kind} version`, `${subject.organization}/${subject.name}@${subject.version}`)
+    throw missing()
   }
   const reference = `${row.organization}/${row.name}@${row.version}`
   if (!published) throw new ApiError('wrong_state', `${reference} is not published (its state is ${row.state}), so its files cannot be fetched yet. See .../upload for what is missing.`)
