@@ -9,13 +9,25 @@ import { upload, type WritePiece } from '../upload.ts'
 import type { JobContext } from './job-context.ts'
 
 /** Bytes merged at once: large enough for the core's threads, small enough to have many. */
-const TILE_BYTES = 4 * 1024 * 1024
+const TILE_BYTES = 2 * 1024 * 1024
 /** One tile is read, one merged and one sent at the same time. */
 const TILES = 3
 
 /** Rows that are merged at once: as many as fit a tile, at least one. */
 function rowsPerTile({ rows, cols, length }: MergeTensor): number {
   return Math.max(1, Math.min(rows, Math.floor(TILE_BYTES / (cols * (length / rows / cols)))))
+}
+
+/** The buffers of one tensor in flight. They are used again for the next one: garbage of this size is collected late. */
+export class TileSet {
+  readonly #tiles: Buffer[] = []
+
+  /** Buffers of at least `bytes` each; those for a row longer than a tile are not kept. */
+  get(bytes: number): readonly Buffer[] {
+    if (bytes > TILE_BYTES) return Array.from({ length: TILES }, () => Buffer.allocUnsafeSlow(bytes))
+    while (this.#tiles.length < TILES) this.#tiles.push(Buffer.allocUnsafeSlow(TILE_BYTES))
+    return this.#tiles
+  }
 }
 
 /** Most bytes that mergeTensor holds for this tensor: tiles, and factors as stored beside their packed form. */
@@ -29,8 +41,8 @@ export function memoryNeeded(tensor: MergeTensor): number {
  * Merges one tensor from its signed GETs into its signed PUT. `onBytes` is told of the bytes merged; a negative
  * number takes back what an upload that failed had counted.
  */
-export async function mergeTensor(tensor: MergeTensor, { core, signal }: Pick<JobContext, 'core' | 'signal'>, onBytes: (count: number) => void): Promise<MergedTensor> {
-  const tiles = Array.from({ length: TILES }, () => Buffer.allocUnsafeSlow(rowsPerTile(tensor) * (tensor.length / tensor.rows)))
+export async function mergeTensor(tensor: MergeTensor, { core, signal, tiles }: Pick<JobContext, 'core' | 'signal'> & { tiles: TileSet }, onBytes: (count: number) => void): Promise<MergedTensor> {
+  const buffers = tiles.get(rowsPerTile(tensor) * (tensor.length / tensor.rows))
   let counted = 0
   const count = (bytes: number) => {
     counted += bytes
@@ -39,7 +51,7 @@ export async function mergeTensor(tensor: MergeTensor, { core, signal }: Pick<Jo
   return upload(tensor.put, tensor.length, signal, async (write) => {
     count(-counted)
     const merge = await namingTensor(tensor, () => openMerge(tensor, core, signal))
-    const outcome = await namingTensor(tensor, () => streamRows({ tensor, merge, tiles, write, signal, count }))
+    const outcome = await namingTensor(tensor, () => streamRows({ tensor, merge, tiles: buffers, write, signal, count }))
     if (outcome.figures.nonFinite > 0) {
       throw new JobFailure('non_finite_result', `Merging the tensor ${tensor.name} gives ${outcome.figures.nonFinite} values that are NaN or infinite: the patches are too large for ${tensor.dtype} at these weights. Lower the weights or leave a patch out.`, false)
     }

@@ -3,10 +3,10 @@ import { JobFailure } from '../job-failure.ts'
 import { memoryBudget } from '../memory-budget.ts'
 import type { MergeResult, MergeSpec, MergeTensor } from '../protocol.ts'
 import type { JobContext } from './job-context.ts'
-import { memoryNeeded, mergeTensor } from './merge-tensor.ts'
+import { memoryNeeded, mergeTensor, TileSet } from './merge-tensor.ts'
 
 /** Buffers of all tensors in flight together, whatever the model. */
-const MEMORY_BYTES = 64 * 1024 * 1024
+const MEMORY_BYTES = 48 * 1024 * 1024
 const MAX_TENSORS_IN_FLIGHT = 3
 
 /** Computes every changed tensor of a derivation. Throws JobFailure; nothing is kept of an attempt that failed. */
@@ -20,15 +20,18 @@ export async function runMerge(spec: MergeSpec, { core, signal, report }: JobCon
   const context = { core, signal: AbortSignal.any([signal, failed.signal]) }
   const budget = memoryBudget(MEMORY_BYTES)
   const smallest = Math.floor(MEMORY_BYTES / MAX_TENSORS_IN_FLIGHT)
+  const free: TileSet[] = []
   const tensors = await Promise.all(spec.tensors.map(async (tensor) => {
     const giveBack = await budget.take(Math.max(smallest, memoryNeeded(tensor)))
+    const tiles = free.pop() ?? new TileSet()
     try {
       context.signal.throwIfAborted()
-      return await mergeTensor(tensor, context, onBytes)
+      return await mergeTensor(tensor, { ...context, tiles }, onBytes)
     } catch (error) {
       failed.abort(error)
       throw error
     } finally {
+      free.push(tiles)
       giveBack()
     }
   }))
