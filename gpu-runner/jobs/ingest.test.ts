@@ -115,6 +115,20 @@ describe('a model', () => {
     expect(result).toMatchObject({ rejection: [{ code: 'non-finite', message: expect.stringContaining(' 4 values') }] })
   })
 
+  test('counts what was read, also where counting is slower than reading', async () => {
+    const bad = { ...large, bytes: Buffer.from(large.bytes) }
+    for (const at of [0, 4, 3_400_000]) bad.bytes.writeUInt16LE(0xff80, at)
+    const bytes = safetensors(small, bad)
+    server.objects.set('/slow', bytes)
+    const slow: typeof core = { ...core, countNonFinite: async (tile, dtype) => {
+      await new Promise((resolve) => setTimeout(resolve, 50))
+      return core.countNonFinite(tile, dtype)
+    } }
+    const spec: IngestSpec = { kind: 'ingest', subject: 'model', files: [{ path: 'model.safetensors', size: bytes.byteLength, sha256: sha256Hex(bytes), get: server.get('/slow') }] }
+    const result = await runIngest(spec, { core: slow, signal, report: () => undefined })
+    expect(result).toMatchObject({ rejection: expect.arrayContaining([expect.objectContaining({ code: 'non-finite', message: expect.stringContaining(' 3 values') })]) })
+  })
+
   test.each<[string, Record<string, string>, string[]]>([
     ['a tensor that its shard lacks', { 'model.a': 'model-2.safetensors', 'model.b': 'model-2.safetensors' }, ['index-missing-tensor model.safetensors.index.json model.a', 'index-unlisted-tensor model-1.safetensors model.a']],
     ['a tensor of no shard', { 'model.a': 'model-1.safetensors', 'model.b': 'model-2.safetensors', 'model.c': 'model-2.safetensors' }, ['index-missing-tensor model.safetensors.index.json model.c']],
