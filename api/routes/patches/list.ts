@@ -23,7 +23,7 @@ const route = createRoute({
       ...PageQuery,
     }),
   },
-  responses: { 200: jsonContent(PatchPage, 'One page.'), ...errorResponses() },
+  responses: { 200: jsonContent(PatchPage, 'One page.'), ...errorResponses(404) },
 })
 
 export function registerListPatches(app: App): void {

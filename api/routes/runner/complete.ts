@@ -3,7 +3,7 @@ import type { App } from '../../app.ts'
 import { ApiError } from '../../errors.ts'
 import { completeJob, type JobResult } from '../../services/runner/complete-job.ts'
 import { errorResponses, jsonBody } from '../error-responses.ts'
-import { readAttempt } from './read-attempt.ts'
+import { attemptAuthenticated, readAttempt } from './read-attempt.ts'
 import { AttemptParams, attemptToken, IngestResult, MergeResult } from './runner-schema.ts'
 
 const route = createRoute({
@@ -13,6 +13,7 @@ const route = createRoute({
   tags: ['runners'],
   summary: 'Done: what the attempt made becomes visible',
   security: attemptToken,
+  middleware: [attemptAuthenticated] as const,
   request: { params: AttemptParams, body: jsonBody(z.object({ result: z.union([IngestResult, MergeResult]) }).openapi('CompleteRequest')) },
   responses: { 204: { description: 'It is so.' }, ...errorResponses(403, 409, 422, 507) },
 })

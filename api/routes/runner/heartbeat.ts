@@ -2,7 +2,7 @@ import { createRoute, z } from '@hono/zod-openapi'
 import type { App } from '../../app.ts'
 import { reportProgress } from '../../services/runner/report-progress.ts'
 import { errorResponses, jsonBody, jsonContent } from '../error-responses.ts'
-import { readAttempt } from './read-attempt.ts'
+import { attemptAuthenticated, readAttempt } from './read-attempt.ts'
 import { AttemptParams, attemptToken, Progress } from './runner-schema.ts'
 
 const route = createRoute({
@@ -12,6 +12,7 @@ const route = createRoute({
   tags: ['runners'],
   summary: 'Still at it: extends the lease',
   security: attemptToken,
+  middleware: [attemptAuthenticated] as const,
   request: { params: AttemptParams, body: jsonBody(z.object({ progress: Progress.nullable() })) },
   responses: { 200: jsonContent(z.object({ cancel: z.boolean() }), 'Go on, or stop.'), ...errorResponses(403, 409) },
 })
