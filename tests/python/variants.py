@@ -204,7 +204,10 @@ def write_variant(variant: Variant, folder: Path, seed: int) -> None:
         wrapped = get_peft_model(model, config)
         randomise([p for p in wrapped.parameters() if p.requires_grad], 0.05)
         # With no name PEFT does not ask the Hub whether the vocabulary was resized.
-        wrapped.peft_config["default"].base_model_name_or_path = None
+        written = wrapped.peft_config["default"]
+        written.base_model_name_or_path = None
+        if isinstance(getattr(written, "target_modules", None), set):
+            written.target_modules = sorted(written.target_modules)
         wrapped.save_pretrained(folder / "adapter", save_embedding_layers=True if variant.keep_embedding_copies else False)
     rewrite(variant, folder / "adapter")
 
