@@ -3,7 +3,10 @@ import { defineConfig } from 'vitest/config'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
-/** `unit`: pure and fast, beside the code. `integration`: servers, processes, Python, under tests/. */
+/**
+ * `unit`: pure and fast, beside the code. `integration`: servers, processes, Python, under tests/.
+ * `postgres`: the contract tests once more, on a real PostgreSQL.
+ */
 export default defineConfig({
   test: {
     root,
@@ -21,6 +24,18 @@ export default defineConfig({
           name: 'integration',
           root,
           include: ['tests/**/*.test.ts'],
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+          pool: 'forks',
+          maxWorkers: 2,
+        },
+      },
+      {
+        test: {
+          name: 'postgres',
+          root,
+          include: ['tests/contract/**/*.test.ts'],
+          env: { PORTLLM_TEST_DATABASE: 'postgres' },
           testTimeout: 120_000,
           hookTimeout: 120_000,
           pool: 'forks',

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import packageJson from '../../package.json' with { type: 'json' }
 import { startServer } from '../../api/start-server.ts'
 import { ROOT } from '../setup/registry.ts'
@@ -57,12 +57,15 @@ describe('the registry', () => {
     const { queue } = registry.server.dependencies
     const claim = queue.claim
     Object.assign(queue, { claim: async () => { throw new Error('secret inner words') } })
+    const log = vi.spyOn(console, 'error').mockImplementation(() => {})
     try {
       const token = (await registry.ok('createToken', { body: { name: 'r', scopes: ['runner'] } })).token
       const { status, body } = await registry.call('claimJob', { token, body: { kinds: ['ingest'], runner: { name: 'x' } } })
       expect([status, body.error.code]).toEqual([500, 'internal'])
       expect(JSON.stringify(body)).not.toContain('secret')
+      expect(log.mock.calls.flat().join()).toContain(body.error.requestId)
     } finally {
+      log.mockRestore()
       Object.assign(queue, { claim })
     }
   })
@@ -85,7 +88,8 @@ describe('the registry', () => {
   })
 })
 
-describe.runIf(ENGINE === 'pglite')('the server process', () => {
+// It brings its own database, so one run is enough.
+if (ENGINE === 'pglite') describe('the server process', () => {
   it('shows its first token once, ends on SIGTERM, and is taken over after a crash', { timeout: 90_000 }, async () => {
     const folder = await mkdtemp(join(tmpdir(), 'portllm-test-'))
     try {
