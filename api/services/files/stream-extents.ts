@@ -48,10 +48,10 @@ export async function streamExtents({ blobs, extents, what }: { blobs: BlobStore
       const { done, value } = await current.reader.read()
       if (!done) {
         current.left -= value.length
-        if (current.left < 0) throw new Error(`${what}: the blob store sent more than was asked of blob ${current.extent.blob}`)
+        if (current.left < 0) throw new Error(`the blob store sent more than was asked of blob ${current.extent.blob}`)
         if (value.length > 0) return value
       } else {
-        if (current.left > 0) throw new Error(`${what}: blob ${current.extent.blob} ends ${current.left} bytes early`)
+        if (current.left > 0) throw new Error(`blob ${current.extent.blob} ends ${current.left} bytes early`)
         await advance()
       }
     }
@@ -79,7 +79,8 @@ export async function streamExtents({ blobs, extents, what }: { blobs: BlobStore
           else controller.enqueue(chunk)
         } catch (error) {
           await release(error)
-          throw error
+          // The answer has begun: this only reaches the log.
+          throw new Error(`${what}: ${error instanceof Error ? error.message : String(error)}`, { cause: error })
         }
       },
       cancel: release,
