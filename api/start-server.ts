@@ -14,6 +14,7 @@ import { createLocalLauncher } from './ports/local-launcher.ts'
 import { startPgBossQueue } from './ports/pg-boss-queue.ts'
 import { noLauncher } from './ports/runner-launcher.ts'
 import { readBlobKey } from './services/settings/blob-key.ts'
+import { sweepStaged } from './services/uploads/sweep-staged.ts'
 import { createLocalRunnerToken } from './services/tokens/create-local-runner.ts'
 import { reapJobs } from './services/jobs/reap.ts'
 import { bootstrap } from './services/users/bootstrap.ts'
@@ -58,6 +59,7 @@ export async function startServer(config: ServerConfig, { onFatal }: { onFatal: 
     undo.push(queue.stop, stopHttp)
     const publicUrl = config.publicUrl ?? url
     const blobs = createDirectoryBlobStore({ folder: config.data, publicUrl, key: await readBlobKey(db), clock: systemClock })
+    await sweepStaged({ db, blobs })
     const signer = await createJoseSigner({ db, issuer: publicUrl, clock: systemClock })
     const bootstrapToken = await bootstrap({ ctx: { db } })
     const launcher = config.startRunners

@@ -1,22 +1,28 @@
 import { createHash } from 'node:crypto'
 import { constants, type Stats } from 'node:fs'
 import { copyFile, link, mkdir, open, readdir, rename, rm, stat, unlink, type FileHandle } from 'node:fs/promises'
+import type { ServerResponse } from 'node:http'
 import { dirname, join } from 'node:path'
 import { BlobMissingError, blobKey, type BlobStore, type ByteRange, type SignedRequest, type StagedPart } from './blob-store.ts'
 import type { Clock } from './clock.ts'
 import { DiskFullError, isDiskFull } from './disk-full.ts'
 import { signBlobUrl, type BlobConstraints } from './directory-blob-signature.ts'
+import { sendFile } from './send-file.ts'
 
-/** With Node's default of 64 KiB, reading reaches a third of the throughput (platform-notes.md). */
-const READ_BYTES = 1024 * 1024
+/** Large enough for throughput, small enough that what waits for the garbage collector stays small. */
+const READ_BYTES = 256 * 1024
 const KEY = /^(blobs|uploads|attempts)(\/[A-Za-z0-9][A-Za-z0-9._-]*)+$/
 
 export interface DirectoryBlobStore extends BlobStore {
   readonly folder: string
+  /** Removes what a crash left behind: bytes on their way in, and objects under `prefix` whose name is not among the living. */
+  sweep(prefix: 'uploads' | 'attempts', living: ReadonlySet<string>): Promise<void>
   /** Checks the signature of a URL of this store. Null: not one of ours, or expired. */
   verify(method: string, key: string, query: URLSearchParams): BlobConstraints | null
   /** Stores exactly what was signed, whole or not at all. Throws BlobRefusedError for other bytes. */
   write(key: string, constraints: BlobConstraints, body: AsyncIterable<Uint8Array>): Promise<void>
+  /** Opens the object, then `begin`s the response and sends the range. Once begun, a failure cuts the response off. */
+  send(key: string, range: ByteRange, response: ServerResponse, begin: () => void): Promise<void>
 }
 
 /** What was sent is not what was signed. */
@@ -39,6 +45,12 @@ export function createDirectoryBlobStore({ folder, publicUrl, key: secret, clock
   function pathOf(key: string): string {
     if (!KEY.test(key) || key.includes('..')) throw new Error(`${JSON.stringify(key)} is not a key of the blob store`)
     return join(folder, key)
+  }
+
+  function openObject(key: string): Promise<FileHandle> {
+    return open(pathOf(key)).catch((error: NodeJS.ErrnoException) => {
+      throw error.code === 'ENOENT' ? new BlobMissingError(key) : error
+    })
   }
 
   async function namingFolder<T>(work: () => Promise<T>): Promise<T> {
@@ -87,10 +99,20 @@ export function createDirectoryBlobStore({ folder, publicUrl, key: secret, clock
     write: (key, constraints, body) =>
       namingFolder(() => (constraints.part === undefined ? writeWhole : writePart)(pathOf(key), constraints, body)),
     async read(key, range, signal) {
-      const handle = await open(pathOf(key)).catch((error: NodeJS.ErrnoException) => {
-        throw error.code === 'ENOENT' ? new BlobMissingError(key) : error
-      })
+      const handle = await openObject(key)
       return readRange(handle, range, signal)
+    },
+    async send(key, range, response, begin) {
+      const handle = await openObject(key)
+      begin()
+      try {
+        await sendFile(handle, range, response)
+        response.end()
+      } catch (error) {
+        response.destroy(error as Error)
+      } finally {
+        await handle.close()
+      }
     },
     async size(key) {
       const found = await statOrNull(pathOf(key))
@@ -143,6 +165,12 @@ export function createDirectoryBlobStore({ folder, publicUrl, key: secret, clock
         await linkOrCopy(pathOf(key), target)
         await syncFolder(dirname(target))
       }),
+    async sweep(prefix, living) {
+      await rm(join(folder, 'incoming'), { recursive: true, force: true })
+      for (const name of await readdir(join(folder, prefix)).catch(() => [])) {
+        if (!living.has(name.replace(/\.(partial|parts)$/, ''))) await rm(join(folder, prefix, name), { recursive: true, force: true })
+      }
+    },
     async discard(prefix) {
       if (prefix.startsWith('blobs')) throw new Error('blobs are not discarded')
       const path = pathOf(prefix.replace(/\/$/, ''))
