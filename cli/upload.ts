@@ -1,8 +1,10 @@
 import { createReadStream } from 'node:fs'
+import { Readable } from 'node:stream'
 import { stat } from 'node:fs/promises'
 import pLimit from 'p-limit'
 import type { Registry, Upload, UploadPart, VersionKind, VersionName } from './client.ts'
 import { CliError, EXIT } from './exit.ts'
+import { putStream } from './put.ts'
 import { explainNetworkError, TransientError, withRetries } from './network.ts'
 import type { Progress } from './progress.ts'
 import type { LocalFile } from './publishable-files.ts'
@@ -75,8 +77,7 @@ async function sendPart(file: LocalFile, { number }: UploadPart, fresh: FreshPar
     await requireUnchanged(file)
     const part = fresh.find(file.path, number)
     if (part === undefined || part.stored) return
-    const stream = createReadStream(file.absolute, { start: part.offset, end: part.offset + part.length - 1, highWaterMark: 1 << 18 })
-    // Pulled, not listened to: a listener for `data` would read the file as fast as the disk, into memory.
+    const stream = part.length === 0 ? Readable.from([]) : createReadStream(file.absolute, { start: part.offset, end: part.offset + part.length - 1, highWaterMark: 1 << 18 })
     const counting = async function* () {
       for await (const chunk of stream) {
         counted += chunk.length
@@ -84,17 +85,10 @@ async function sendPart(file: LocalFile, { number }: UploadPart, fresh: FreshPar
         yield chunk as Uint8Array
       }
     }
-    const body = part.length === 0 ? new Uint8Array() : ReadableStream.from(counting())
-    if (part.length === 0) stream.destroy()
-    const response = await fetch(part.url, {
-      method: part.method, signal, body, duplex: 'half',
-      headers: { 'user-agent': USER_AGENT, ...part.headers, 'content-length': String(part.length) },
-    } as RequestInit).finally(() => stream.destroy())
-    const answer = response.ok ? '' : await response.text().catch(() => '')
-    await response.body?.cancel().catch(() => {})
-    if (response.ok) return
+    const response = await putStream(part.url, { method: part.method, signal, headers: { 'user-agent': USER_AGENT, ...part.headers, 'content-length': String(part.length) } }, counting()).finally(() => stream.destroy())
+    if (response.status >= 200 && response.status < 300) return
     await requireUnchanged(file)
-    throw storeError(response.status, answer, file.path)
+    throw storeError(response.status, response.text, file.path)
   }
   await withRetries(attempt, signal, async (error) => {
     count(-counted)

@@ -1,4 +1,5 @@
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Context } from 'hono'
 import type { App, AppEnv } from '../app.ts'
 import { ApiError } from '../errors.ts'
@@ -29,10 +30,24 @@ async function getBlob(c: Context<AppEnv>, store: DirectoryBlobStore): Promise<R
     'Content-Length': String(range.length),
     'Accept-Ranges': 'bytes',
     'Cache-Control': 'private, no-store',
+    'X-Request-Id': c.var.requestId,
     ...(asked === null ? {} : { 'Content-Range': `bytes ${range.offset}-${range.offset + range.length - 1}/${size}` }),
   }
-  const body = c.req.method === 'HEAD' || range.length === 0 ? null : await store.read(key, range, c.req.raw.signal)
-  return new Response(body, { status: asked === null ? 200 : 206, headers })
+  const status = asked === null ? 200 : 206
+  if (c.req.method === 'HEAD' || range.length === 0) return new Response(null, { status, headers })
+  const { outgoing } = c.env as unknown as { outgoing: ServerResponse }
+  await store.send(key, range, outgoing, () => outgoing.writeHead(status, headers))
+  return alreadySent()
+}
+
+/**
+ * Tells node-server to write nothing. A response of our own for each request, since middleware adds headers to it;
+ * and one whose body was looked at, because only then does node-server 2.1 look for the mark.
+ */
+function alreadySent(): Response {
+  const response = new Response(null, { headers: RESPONSE_ALREADY_SENT.headers })
+  void response.body
+  return response
 }
 
 async function putBlob(c: Context<AppEnv>, store: DirectoryBlobStore): Promise<Response> {
