@@ -50,7 +50,9 @@ function networkCode(error: Error): string | null {
 /** The error for the user where `error` came from the network; else itself. */
 export function explainNetworkError(error: unknown, url: string): unknown {
   if (error instanceof TransientError) return new CliError(EXIT.network, 'network', `${error.message}. Run the same command again to go on.`, { cause: error })
-  if (!isNetworkError(error)) return error
+  const isFetchFailure = error instanceof TypeError && error.message === 'fetch failed'
+  if (!isNetworkError(error) && !isFetchFailure) return error
+  const reason = networkCode(error as Error) ?? ((error as Error).cause as Error | undefined)?.message ?? 'no reason given'
   const { origin } = new URL(url)
-  return new CliError(EXIT.network, 'network', `${origin} cannot be reached (${networkCode(error as Error)}). Is the registry running, and is the address right? It comes from --registry, PORTLLM_REGISTRY or \`portllm login\`.`, { cause: error })
+  return new CliError(EXIT.network, 'network', `${origin} cannot be reached (${reason}). Is the registry running, and is the address right? It comes from --registry, PORTLLM_REGISTRY or \`portllm login\`.`, { cause: error })
 }

@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { mkdtemp, readFile, readdir, rm } from 'node:fs/promises'
+import { cp, mkdtemp, readFile, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -8,7 +8,7 @@ import { startTestRegistry, type TestRegistry } from '../contract/harness.ts'
 import { startFaultyProxy, type FaultyProxy } from './faulty-proxy.ts'
 
 const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
-export const FIXTURES = fileURLToPath(new URL('../fixtures', import.meta.url))
+const FIXTURES = fileURLToPath(new URL('../fixtures', import.meta.url))
 
 export interface Ended {
   readonly code: number | null
@@ -81,6 +81,13 @@ async function readAll(stream: NodeJS.ReadableStream): Promise<string> {
   let text = ''
   for await (const chunk of stream.setEncoding('utf8')) text += chunk
   return text
+}
+
+/** A copy that a test may change; gives its folder. */
+export async function copyFixture(cli: CommandLine, name: string): Promise<string> {
+  const folder = join(cli.folder, `fixture-${name}`)
+  await cp(join(FIXTURES, name), folder, { recursive: true })
+  return folder
 }
 
 /** SHA-256 of every file of a folder but portllm's own, by path. */

@@ -1,24 +1,25 @@
 import { cp, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { digests, FIXTURES, startCommandLine, type CommandLine } from './command-line.ts'
+import { copyFixture, digests, startCommandLine, type CommandLine } from './command-line.ts'
 
-const LLAMA = join(FIXTURES, 'llama')
 let cli: CommandLine
+let llama: string
 
 beforeAll(async () => {
   cli = await startCommandLine()
+  llama = await copyFixture(cli, 'llama')
   await cli.ok('org', 'create', 'lab')
   await cli.ok('org', 'create', 'hospital', '--display-name', 'The hospital')
 })
 afterAll(() => cli.close())
 
 test('a model is published, evolves, and a patch of the old version is merged onto the new one', async () => {
-  const base = await cli.ok('publish', join(LLAMA, 'base'), '--name', 'lab/tiny', '--version', '1.0')
+  const base = await cli.ok('publish', join(llama, 'base'), '--name', 'lab/tiny', '--version', '1.0')
   expect(base).toMatchObject({ reference: 'lab/tiny@1.0', kind: 'model', digest: expect.stringMatching(/^sha256:/) })
-  await cli.ok('publish', join(LLAMA, 'evolved'), '--name', 'lab/tiny', '--version', '2.0', '--parent', 'lab/tiny@1.0', '--parent-kind', 'continued-pretraining')
-  await cli.ok('publish', join(LLAMA, 'patch-kind'), '--name', 'hospital/kind', '--version', '1.0.0', '--base', 'lab/tiny@1.0')
-  await cli.ok('publish', join(LLAMA, 'patch-speech'), '--name', 'hospital/speech', '--version', '1.0.0', '--base', 'lab/tiny@1.0')
+  await cli.ok('publish', join(llama, 'evolved'), '--name', 'lab/tiny', '--version', '2.0', '--parent', 'lab/tiny@1.0', '--parent-kind', 'continued-pretraining')
+  await cli.ok('publish', join(llama, 'patch-kind'), '--name', 'hospital/kind', '--version', '1.0.0', '--base', 'lab/tiny@1.0')
+  await cli.ok('publish', join(llama, 'patch-speech'), '--name', 'hospital/speech', '--version', '1.0.0', '--base', 'lab/tiny@1.0')
 
   const resolution = await cli.ok('resolve', 'hospital/kind@^1', '--target', 'lab/tiny@2.0')
   expect(resolution).toMatchObject({ verdict: 'portable', merged: 'absent' })
@@ -29,10 +30,10 @@ test('a model is published, evolves, and a patch of the old version is merged on
 
   // Without any registry, from the folders alone: the same bytes, header and derivation included.
   const local = join(cli.folder, 'local')
-  const own = await cli.ok('merge', join(LLAMA, 'evolved'), join(LLAMA, 'patch-kind'), join(LLAMA, 'patch-speech'), '--weight', '1', '--weight=-0.5', '--output', local)
+  const own = await cli.ok('merge', join(llama, 'evolved'), join(llama, 'patch-kind'), join(llama, 'patch-speech'), '--weight', '1', '--weight=-0.5', '--output', local)
   expect(own.derivation).toBe(got.derivation)
   expect(await digests(local)).toEqual(await digests(merged))
-  expect(await digests(merged)).not.toEqual(await digests(join(LLAMA, 'evolved')))
+  expect(await digests(merged)).not.toEqual(await digests(join(llama, 'evolved')))
 })
 
 test('a lockfile gives the same bytes after a yank, and nothing else does', async () => {
@@ -72,10 +73,10 @@ test('a lockfile whose digests were changed is refused before anything is writte
 
 test('plain versions are fetched too, byte for byte', async () => {
   await cli.ok('get', 'lab/tiny@1.0', '--output', join(cli.folder, 'plain'))
-  expect(await digests(join(cli.folder, 'plain'))).toEqual(await digests(join(LLAMA, 'base')))
+  expect(await digests(join(cli.folder, 'plain'))).toEqual(await digests(join(llama, 'base')))
   const patch = await cli.ok('get', 'hospital/kind', '--output', join(cli.folder, 'patch'))
   expect(patch).toMatchObject({ kind: 'patch', derivation: null })
-  expect(await digests(join(cli.folder, 'patch'))).toEqual(await digests(join(LLAMA, 'patch-kind')))
+  expect(await digests(join(cli.folder, 'patch'))).toEqual(await digests(join(llama, 'patch-kind')))
   await cli.ok('get', '--lock', join(cli.folder, 'patch', 'portllm.lock'), '--output', join(cli.folder, 'patch-again'))
 })
 
@@ -86,12 +87,12 @@ test('an output folder that is not empty is kept, unless --force', async () => {
   expect(refused).toMatchObject({ code: 5, stderr: expect.stringContaining('--force') })
   expect(await digests(output)).toEqual(before)
   await cli.ok('get', 'lab/tiny@1.0', '--output', output, '--force')
-  expect(await digests(output)).toEqual(await digests(join(LLAMA, 'base')))
+  expect(await digests(output)).toEqual(await digests(join(llama, 'base')))
 })
 
 test('what a folder says in portllm.json need not be said again', async () => {
   const folder = join(cli.folder, 'adapter')
-  await cp(join(LLAMA, 'patch-speech'), folder, { recursive: true })
+  await cp(join(llama, 'patch-speech'), folder, { recursive: true })
   await cli.ok('init', folder, '--name', 'hospital/other', '--version', '1.0.0', '--base', 'lab/tiny@1.0', '--description', 'speech again')
   expect(await cli.run(['init', folder, '--name', 'hospital/other', '--version', '1.0.0', '--base', 'lab/tiny@1.0'])).toMatchObject({ code: 5 })
   const dry = await cli.ok('publish', folder, '--dry-run')
