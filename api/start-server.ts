@@ -18,6 +18,7 @@ import { sweepStaged } from './services/uploads/sweep-staged.ts'
 import { createLocalRunnerToken } from './services/tokens/create-local-runner.ts'
 import { reapJobs } from './services/jobs/reap.ts'
 import { bootstrap } from './services/users/bootstrap.ts'
+import { releaseStartupMemory } from './startup-memory.ts'
 
 export interface RunningServer {
   /** Of the listening socket, without a trailing slash. */
@@ -72,6 +73,7 @@ export async function startServer(config: ServerConfig, { onFatal }: { onFatal: 
     registerBlobRoutes(app, blobs)
     handle = app.fetch
     undo.push(repeat(() => reapJobs({ ctx: dependencies }), REAP_MS))
+    releaseStartupMemory()
     return { url, bootstrapToken, dependencies, close }
   } catch (error) {
     await close()
