@@ -9,6 +9,7 @@ import { lockDataFolder } from './data-folder.ts'
 import { systemClock } from './ports/clock.ts'
 import { createDirectoryBlobStore } from './ports/directory-blob-store.ts'
 import { registerBlobRoutes } from './ports/directory-blob-routes.ts'
+import { collectGarbage } from './ports/garbage-collector.ts'
 import { createJoseSigner } from './ports/jose-signer.ts'
 import { createLocalLauncher } from './ports/local-launcher.ts'
 import { startPgBossQueue } from './ports/pg-boss-queue.ts'
@@ -18,7 +19,6 @@ import { sweepStaged } from './services/uploads/sweep-staged.ts'
 import { createLocalRunnerToken } from './services/tokens/create-local-runner.ts'
 import { reapJobs } from './services/jobs/reap.ts'
 import { bootstrap } from './services/users/bootstrap.ts'
-import { releaseStartupMemory } from './startup-memory.ts'
 
 export interface RunningServer {
   /** Of the listening socket, without a trailing slash. */
@@ -73,7 +73,7 @@ export async function startServer(config: ServerConfig, { onFatal }: { onFatal: 
     registerBlobRoutes(app, blobs)
     handle = app.fetch
     undo.push(repeat(() => reapJobs({ ctx: dependencies }), REAP_MS))
-    releaseStartupMemory()
+    collectGarbage('major')
     return { url, bootstrapToken, dependencies, close }
   } catch (error) {
     await close()

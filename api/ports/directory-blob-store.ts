@@ -7,6 +7,7 @@ import { BlobMissingError, blobKey, type BlobStore, type ByteRange, type SignedR
 import type { Clock } from './clock.ts'
 import { DiskFullError, isDiskFull } from './disk-full.ts'
 import { signBlobUrl, type BlobConstraints } from './directory-blob-signature.ts'
+import { collectGarbage } from './garbage-collector.ts'
 import { sendFile } from './send-file.ts'
 
 /** Large enough for throughput, small enough that what waits for the garbage collector stays small. */
@@ -198,6 +199,17 @@ async function writeBody(handle: FileHandle, start: number, size: number, sha256
   await handle.datasync()
 }
 
+/** Between two collections of what has been read and sent. */
+const COLLECT_BYTES = 16 * 1024 * 1024
+let readSinceCollection = 0
+
+function countRead(bytes: number): void {
+  readSinceCollection += bytes
+  if (readSinceCollection < COLLECT_BYTES) return
+  readSinceCollection = 0
+  collectGarbage('minor')
+}
+
 function readRange(handle: FileHandle, range: ByteRange, signal: AbortSignal | undefined): ReadableStream<Uint8Array> {
   let position = range.offset
   const end = range.offset + range.length
@@ -214,6 +226,7 @@ function readRange(handle: FileHandle, range: ByteRange, signal: AbortSignal | u
           const { bytesRead, buffer } = await handle.read(Buffer.allocUnsafeSlow(Math.min(READ_BYTES, end - position)), { position })
           if (bytesRead === 0) throw new Error(`the stored object ends at byte ${position}, before ${end}`)
           position += bytesRead
+          countRead(bytesRead)
           controller.enqueue(buffer.subarray(0, bytesRead))
         }
         if (position >= end) {
