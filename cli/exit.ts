@@ -58,7 +58,7 @@ export function explainError(error: unknown): CliError {
   const code = 'code' in error ? error.code : undefined
   const path = 'path' in error && typeof error.path === 'string' ? ` (${error.path})` : ''
   if (DISK_FULL_CODES.has(code)) {
-    return new CliError(EXIT.diskFull, 'disk_full', `The disk is full${path}. Free some space and run the same command again: it goes on where it stopped.`, { cause: error })
+    return new CliError(EXIT.diskFull, 'disk_full', `The disk is full${path}. Free some space and run the same command again.`, { cause: error })
   }
   if (USAGE_ERRORS.has(error.name)) return new CliError(EXIT.usage, 'usage', error.message, { cause: error })
   if (FILE_ERRORS.has(error.name)) return new CliError(EXIT.failure, 'invalid_file', error.message, { cause: error })
