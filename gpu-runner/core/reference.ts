@@ -138,8 +138,8 @@ export function mergeReference(dtype: MergeableDtype, rows: number, cols: number
     right: right.bits.map((bits) => decode(right.dtype, bits)),
   }))
   const out: number[] = []
-  let patchSquares = 0
-  let realisedSquares = 0
+  const patch = new RowSums()
+  const realised = new RowSums()
   let nonFinite = 0
   for (let i = 0; i < rows; i++) {
     for (let j = 0; j < cols; j++) {
@@ -157,14 +157,43 @@ export function mergeReference(dtype: MergeableDtype, rows: number, cols: number
       const bits = encode(dtype, Math.fround(before + t))
       const after = decode(dtype, bits)
       out.push(bits)
-      if (!Number.isFinite(after)) nonFinite++
-      else {
-        patchSquares += t * t
-        realisedSquares += Math.fround(after - before) ** 2
-      }
+      const isFinite = Number.isFinite(after)
+      if (!isFinite) nonFinite++
+      patch.add(j, isFinite ? t : 0)
+      realised.add(j, isFinite ? Math.fround(after - before) : 0)
     }
+    patch.endRow()
+    realised.endRow()
   }
-  return { out, patchNorm: Math.sqrt(patchSquares), realisedNorm: Math.sqrt(realisedSquares), nonFinite }
+  return { out, patchNorm: patch.norm(), realisedNorm: realised.norm(), nonFinite }
+}
+
+/** The order of summation of the figures: float32 over the four squares of a lane in 64 columns, float64 beyond. */
+class RowSums {
+  private total = 0
+  private lanes = new Float64Array(16)
+  private block = new Float32Array(16)
+
+  add(column: number, value: number): void {
+    if (column % 64 === 0) this.endBlock()
+    this.block[column % 16] = fma32(value, value, this.block[column % 16]!)
+  }
+
+  private endBlock(): void {
+    this.block.forEach((sum, lane) => (this.lanes[lane]! += sum))
+    this.block.fill(0)
+  }
+
+  endRow(): void {
+    this.endBlock()
+    const halved = (lanes: Float64Array, count: number) => Float64Array.from({ length: count }, (_, l) => lanes[l]! + lanes[l + count]!)
+    this.total += halved(halved(halved(halved(this.lanes, 8), 4), 2), 1)[0]!
+    this.lanes.fill(0)
+  }
+
+  norm(): number {
+    return Math.sqrt(this.total)
+  }
 }
 
 /** Little-endian bytes of element bits. */

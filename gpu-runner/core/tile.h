@@ -19,7 +19,8 @@ struct PackedAddend {
   float scale;
 };
 
-// Over one row: sums of squares in float64, one per lane, of the elements with a finite output, and the count of the others.
+// Over one row, of the elements with a finite output: sums of squares, one per lane. A tile's four squares of a lane are
+// summed in float32, and tiles in float64. The other elements are counted.
 struct RowLanes {
   double patch[kLanes];
   double realised[kLanes];

@@ -67,15 +67,18 @@ struct F16 {
   }
 };
 
-inline void add_squares(double *lanes, __m256 values) {
-  const __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(values));
-  const __m256d high = _mm256_cvtps_pd(_mm256_extractf128_ps(values, 1));
-  _mm256_storeu_pd(lanes, _mm256_fmadd_pd(low, low, _mm256_loadu_pd(lanes)));
-  _mm256_storeu_pd(lanes + 4, _mm256_fmadd_pd(high, high, _mm256_loadu_pd(lanes + 4)));
+// Sums of squares of the tile's four rows in float32, one per lane.
+struct TileSums {
+  float patch[kTileRows][kLanes];
+  float realised[kTileRows][kLanes];
+};
+
+inline void add_squares(float *sums, __m256 values) {
+  _mm256_storeu_ps(sums, _mm256_fmadd_ps(values, values, _mm256_loadu_ps(sums)));
 }
 
 template <class Format>
-void finish_eight(const Tile &tile, uint64_t row, uint64_t col, __m256 t) {
+void finish_eight(const Tile &tile, TileSums &sums, uint64_t row, uint64_t col, __m256 t) {
   const __m256 w = Format::load(tile.w + row * tile.w_stride + col * Format::kBytes);
   const __m256 written = Format::round(_mm256_add_ps(w, t));
   Format::store(tile.out + row * tile.out_stride + col * Format::kBytes, written);
@@ -83,15 +86,14 @@ void finish_eight(const Tile &tile, uint64_t row, uint64_t col, __m256 t) {
   const __m256i exponent = _mm256_set1_epi32(0x7f800000);
   const __m256 bad = _mm256_castsi256_ps(
       _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_castps_si256(written), exponent), exponent));
-  RowLanes &lanes = tile.lanes[row];
-  const uint64_t lane = col % kLanes;
-  add_squares(lanes.patch + lane, _mm256_andnot_ps(bad, t));
-  add_squares(lanes.realised + lane, _mm256_andnot_ps(bad, _mm256_sub_ps(written, w)));
-  lanes.non_finite += static_cast<unsigned>(__builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps(bad))));
+  add_squares(sums.patch[row] + col % kLanes, _mm256_andnot_ps(bad, t));
+  add_squares(sums.realised[row] + col % kLanes, _mm256_andnot_ps(bad, _mm256_sub_ps(written, w)));
+  tile.lanes[row].non_finite += static_cast<unsigned>(__builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps(bad))));
 }
 
 template <class Format>
 void tile_avx2(const Tile &tile) {
+  TileSums sums = {};
   for (uint64_t strip = 0; strip < kTileCols; strip += kStripCols) {
     __m256 t[kTileRows][2];
     for (uint64_t i = 0; i < kTileRows; i++) t[i][0] = t[i][1] = _mm256_setzero_ps();
@@ -117,8 +119,15 @@ void tile_avx2(const Tile &tile) {
       }
     }
     for (uint64_t i = 0; i < kTileRows; i++) {
-      finish_eight<Format>(tile, i, strip, t[i][0]);
-      finish_eight<Format>(tile, i, strip + 8, t[i][1]);
+      finish_eight<Format>(tile, sums, i, strip, t[i][0]);
+      finish_eight<Format>(tile, sums, i, strip + 8, t[i][1]);
+    }
+  }
+  if (!tile.lanes) return;
+  for (uint64_t i = 0; i < kTileRows; i++) {
+    for (uint64_t l = 0; l < kLanes; l++) {
+      tile.lanes[i].patch[l] += static_cast<double>(sums.patch[i][l]);
+      tile.lanes[i].realised[l] += static_cast<double>(sums.realised[i][l]);
     }
   }
 }

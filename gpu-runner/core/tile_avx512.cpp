@@ -14,23 +14,20 @@ namespace portllm {
 namespace {
 
 constexpr int kVectors = 4;  // 64 columns
-constexpr int kNonFiniteClass = 0x01 | 0x08 | 0x10 | 0x80;  // quiet NaN, +inf, -inf, signalling NaN
 
 struct Rounded {
-  __m512i bits;   // float32: the output itself; 16-bit: the output in the high (BF16) or low (F16) half
-  __m512 written; // the output as float32
+  __m512i bits;    // float32: the output itself; 16-bit: the output in the high (BF16) or low (F16) half
+  __m512 written;  // the output as float32
 };
 
+// `round` is for anything but NaN. Magnitudes from kOverflow on, NaN among them, do not give a finite output.
 struct F32 {
   static constexpr int kBytes = 4;
+  static constexpr int kOverflow = 0x7f800000;
   static inline void load(const uint8_t *w, __m512 (&values)[kVectors]) {
     for (int v = 0; v < kVectors; v++) values[v] = _mm512_loadu_ps(w + v * 64);
   }
-  static inline Rounded round(__m512 y) {
-    const __mmask16 nan = _mm512_cmp_ps_mask(y, y, _CMP_UNORD_Q);
-    const __m512i bits = _mm512_mask_mov_epi32(_mm512_castps_si512(y), nan, _mm512_set1_epi32(kNanF32));
-    return {bits, _mm512_castsi512_ps(bits)};
-  }
+  static inline Rounded round(__m512 y) { return {_mm512_castps_si512(y), y}; }
   static inline void store(uint8_t *out, const __m512i (&bits)[kVectors], bool stream) {
     for (int v = 0; v < kVectors; v++) {
       if (stream) _mm512_stream_si512(reinterpret_cast<__m512i *>(out + v * 64), bits[v]);
@@ -51,6 +48,7 @@ inline void store_two(uint8_t *out, __m512i first, __m512i second, bool stream) 
 
 struct BF16 {
   static constexpr int kBytes = 2;
+  static constexpr int kOverflow = 0x7f7f8000;
   static inline void load(const uint8_t *w, __m512 (&values)[kVectors]) {
     for (int v = 0; v < kVectors; v++) {
       const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(w + v * 32));
@@ -59,11 +57,9 @@ struct BF16 {
   }
   // The integer steps of to_bf16. (VCVTNEPS2BF16 is no use: it flushes subnormals.)
   static inline Rounded round(__m512 y) {
-    const __mmask16 nan = _mm512_cmp_ps_mask(y, y, _CMP_UNORD_Q);
     const __m512i bits = _mm512_castps_si512(y);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-    const __m512i rounded = _mm512_mask_mov_epi32(sum, nan, _mm512_set1_epi32(kNanF32));
+    const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
     const __m512i high = _mm512_and_si512(rounded, _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
     return {rounded, _mm512_castsi512_ps(high)};
   }
@@ -78,15 +74,14 @@ struct BF16 {
 
 struct F16 {
   static constexpr int kBytes = 2;
+  static constexpr int kOverflow = 0x477ff000;
   static inline void load(const uint8_t *w, __m512 (&values)[kVectors]) {
     for (int v = 0; v < kVectors; v++) {
       values[v] = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(w + v * 32)));
     }
   }
   static inline Rounded round(__m512 y) {
-    const __mmask16 nan = _mm512_cmp_ps_mask(y, y, _CMP_UNORD_Q);
-    const __m256i halves = _mm512_cvtps_ph(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m256i rounded = _mm256_mask_mov_epi16(halves, nan, _mm256_set1_epi16(kNanF16));
+    const __m256i rounded = _mm512_cvtps_ph(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     return {_mm512_castsi256_si512(rounded), _mm512_cvtph_ps(rounded)};
   }
   static inline void store(uint8_t *out, const __m512i (&bits)[kVectors], bool stream) {
@@ -95,22 +90,65 @@ struct F16 {
   }
 };
 
-inline void add_squares(__m512d &low, __m512d &high, __m512 values) {
-  const __m512d first = _mm512_cvtps_pd(_mm512_castps512_ps256(values));
-  const __m512d second = _mm512_cvtps_pd(_mm512_extractf32x8_ps(values, 1));
-  low = _mm512_fmadd_pd(first, first, low);
-  high = _mm512_fmadd_pd(second, second, high);
+inline void add_to_lanes(double *lanes, __m512 sums) {
+  const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(sums));
+  const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(sums, 1));
+  _mm512_storeu_pd(lanes, _mm512_add_pd(_mm512_loadu_pd(lanes), low));
+  _mm512_storeu_pd(lanes + 8, _mm512_add_pd(_mm512_loadu_pd(lanes + 8), high));
+}
+
+// One row of the tile from t on: W + t, the rounding, the figures.
+template <class Format>
+inline void finish_row(const Tile &tile, uint64_t i, const float *row_t) {
+  __m512 t[kVectors], w[kVectors], y[kVectors];
+  for (int v = 0; v < kVectors; v++) t[v] = _mm512_load_ps(row_t + v * 16);
+  Format::load(tile.w + i * tile.w_stride, w);
+  __mmask16 bad[kVectors];
+  for (int v = 0; v < kVectors; v++) {
+    y[v] = _mm512_add_ps(w[v], t[v]);
+    const __m512i magnitude = _mm512_and_si512(_mm512_castps_si512(y[v]), _mm512_set1_epi32(0x7fffffff));
+    bad[v] = _mm512_cmpge_epi32_mask(magnitude, _mm512_set1_epi32(Format::kOverflow));
+  }
+  const bool all_finite = !(bad[0] | bad[1] | bad[2] | bad[3]);
+  if (__builtin_expect(!all_finite, 0)) {
+    for (int v = 0; v < kVectors; v++) {
+      const __mmask16 nan = _mm512_cmp_ps_mask(y[v], y[v], _CMP_UNORD_Q);
+      y[v] = _mm512_mask_mov_ps(y[v], nan, _mm512_castsi512_ps(_mm512_set1_epi32(kNanF32)));
+    }
+  }
+  __m512i bits[kVectors];
+  __m512 patch = _mm512_setzero_ps(), realised = _mm512_setzero_ps();
+  for (int v = 0; v < kVectors; v++) {
+    const Rounded rounded = Format::round(y[v]);
+    bits[v] = rounded.bits;
+    if (!tile.lanes) continue;
+    __m512 added = t[v], difference = _mm512_sub_ps(rounded.written, w[v]);
+    if (__builtin_expect(!all_finite, 0)) {
+      tile.lanes[i].non_finite += static_cast<unsigned>(__builtin_popcount(bad[v]));
+      added = _mm512_mask_mov_ps(added, bad[v], _mm512_setzero_ps());
+      difference = _mm512_mask_mov_ps(difference, bad[v], _mm512_setzero_ps());
+    }
+    patch = _mm512_fmadd_ps(added, added, patch);
+    realised = _mm512_fmadd_ps(difference, difference, realised);
+  }
+  if (tile.lanes) {
+    add_to_lanes(tile.lanes[i].patch, patch);
+    add_to_lanes(tile.lanes[i].realised, realised);
+  }
+  Format::store(tile.out + i * tile.out_stride, bits, tile.stream);
 }
 
 template <class Format>
 void tile_avx512(const Tile &tile) {
   // Rows are pages apart, where the hardware prefetcher starts anew on each: ask for the next four rows now.
+  // Into L2: rows of 4096 bytes would all fall into the same few sets of L1.
   for (uint64_t i = 0; i < kTileRows; i++) {
     const uint8_t *next = tile.w + (kTileRows + i) * tile.w_stride;
-    for (uint64_t line = 0; line < kTileCols * Format::kBytes; line += 64) _mm_prefetch(reinterpret_cast<const char *>(next + line), _MM_HINT_T1);
+    for (uint64_t line = 0; line < kTileCols * Format::kBytes; line += 64) {
+      _mm_prefetch(reinterpret_cast<const char *>(next + line), _MM_HINT_T1);
+    }
   }
-  __m512 t[kTileRows][kVectors];
-  alignas(64) float t_kept[kTileRows][kTileCols];
+  alignas(64) float t[kTileRows][kTileCols];
   for (uint64_t p = 0; p < tile.addend_count; p++) {
     const PackedAddend &addend = tile.addends[p];
     const float *left = addend.left + tile.row_group * addend.rank * kTileRows;
@@ -128,43 +166,14 @@ void tile_avx512(const Tile &tile) {
       }
     }
     const __m512 scale = _mm512_set1_ps(addend.scale);
-    const bool last = p + 1 == tile.addend_count;
     for (uint64_t i = 0; i < kTileRows; i++) {
       for (int v = 0; v < kVectors; v++) {
-        const __m512 before = p == 0 ? _mm512_setzero_ps() : _mm512_load_ps(&t_kept[i][v * 16]);
-        const __m512 sum = _mm512_add_ps(before, _mm512_mul_ps(scale, d[i][v]));
-        if (last) t[i][v] = sum;
-        else _mm512_store_ps(&t_kept[i][v * 16], sum);
+        const __m512 before = p == 0 ? _mm512_setzero_ps() : _mm512_load_ps(&t[i][v * 16]);
+        _mm512_store_ps(&t[i][v * 16], _mm512_add_ps(before, _mm512_mul_ps(scale, d[i][v])));
       }
     }
   }
-
-  for (uint64_t i = 0; i < kTileRows; i++) {
-    __m512 w[kVectors];
-    Format::load(tile.w + i * tile.w_stride, w);
-    __m512i bits[kVectors];
-    if (!tile.lanes) {
-      for (int v = 0; v < kVectors; v++) bits[v] = Format::round(_mm512_add_ps(w[v], t[i][v])).bits;
-    } else {
-      RowLanes &lanes = tile.lanes[i];
-      __m512d patch_low = _mm512_loadu_pd(lanes.patch), patch_high = _mm512_loadu_pd(lanes.patch + 8);
-      __m512d real_low = _mm512_loadu_pd(lanes.realised), real_high = _mm512_loadu_pd(lanes.realised + 8);
-      for (int v = 0; v < kVectors; v++) {
-        const Rounded rounded = Format::round(_mm512_add_ps(w[v], t[i][v]));
-        bits[v] = rounded.bits;
-        const __mmask16 bad = _mm512_fpclass_ps_mask(rounded.written, kNonFiniteClass);
-        const __mmask16 good = static_cast<__mmask16>(~bad);
-        lanes.non_finite += static_cast<unsigned>(__builtin_popcount(bad));
-        add_squares(patch_low, patch_high, _mm512_maskz_mov_ps(good, t[i][v]));
-        add_squares(real_low, real_high, _mm512_maskz_sub_ps(good, rounded.written, w[v]));
-      }
-      _mm512_storeu_pd(lanes.patch, patch_low);
-      _mm512_storeu_pd(lanes.patch + 8, patch_high);
-      _mm512_storeu_pd(lanes.realised, real_low);
-      _mm512_storeu_pd(lanes.realised + 8, real_high);
-    }
-    Format::store(tile.out + i * tile.out_stride, bits, tile.stream);
-  }
+  for (uint64_t i = 0; i < kTileRows; i++) finish_row<Format>(tile, i, t[i]);
 }
 
 double fma_burst() {

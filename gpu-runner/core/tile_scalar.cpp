@@ -47,6 +47,7 @@ void tile_scalar(const Tile &tile) {
     }
     const uint8_t *w_row = tile.w + i * tile.w_stride;
     uint8_t *out_row = tile.out + i * tile.out_stride;
+    float patch[kLanes] = {}, realised[kLanes] = {};
     for (uint64_t j = 0; j < kTileCols; j++) {
       typename Format::Storage stored;
       std::memcpy(&stored, w_row + j * sizeof stored, sizeof stored);
@@ -60,11 +61,14 @@ void tile_scalar(const Tile &tile) {
         tile.lanes[i].non_finite++;
         continue;
       }
-      const double patch = t[j];
       const float difference = written - w;
-      const double realised = difference;
-      tile.lanes[i].patch[j % kLanes] += patch * patch;
-      tile.lanes[i].realised[j % kLanes] += realised * realised;
+      patch[j % kLanes] = std::fma(t[j], t[j], patch[j % kLanes]);
+      realised[j % kLanes] = std::fma(difference, difference, realised[j % kLanes]);
+    }
+    if (!tile.lanes) continue;
+    for (uint64_t l = 0; l < kLanes; l++) {
+      tile.lanes[i].patch[l] += static_cast<double>(patch[l]);
+      tile.lanes[i].realised[l] += static_cast<double>(realised[l]);
     }
   }
 }
