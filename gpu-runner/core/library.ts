@@ -36,7 +36,7 @@ export interface Library {
   createTensor(dtype: number, rows: number, cols: number): TensorHandle
   addProduct(tensor: TensorHandle, left: Factor, right: Factor, rank: number, scale: number): void
   merge(tensor: TensorHandle, path: CorePath, threads: number, figures: boolean, firstRow: number, rowCount: number, w: Uint8Array, out: Uint8Array): Promise<void>
-  figures(tensor: TensorHandle): { patchNorm: number; realisedNorm: number; nonFinite: number }
+  figures(tensor: TensorHandle): { patchNorm: number; realisedNorm: number; residualNorm: number; nonFinite: number }
   free(tensor: TensorHandle): void
   countNonFinite(bytes: Uint8Array, dtype: number): Promise<number>
   /** `segments`: five 64-bit words each, as portllm_segment; `control`: three, as portllm_control. */
@@ -72,7 +72,7 @@ function bind(file: string): Library {
   const create = failing('portllm_tensor_create', ['int32_t', 'uint64_t', 'uint64_t', koffi.out(koffi.pointer(tensorPointer))])
   const add = failing('portllm_tensor_add', [tensorPointer, memory, 'uint64_t', 'int32_t', 'int32_t', memory, 'uint64_t', 'int32_t', 'int32_t', 'uint64_t', 'float'])
   const merge = failing('portllm_tensor_merge', [tensorPointer, 'int32_t', 'uint32_t', 'int32_t', 'uint64_t', 'uint64_t', memory, 'uint64_t', memory, 'uint64_t'])
-  const figures = failing('portllm_tensor_figures', [tensorPointer, memory, memory, memory])
+  const figures = failing('portllm_tensor_figures', [tensorPointer, memory])
   const free = handle.func('portllm_tensor_free', 'void', [tensorPointer])
   const count = failing('portllm_count_non_finite', [memory, 'uint64_t', 'int32_t', memory])
   const write = failing('portllm_write_segments', ['int32_t', 'int32_t', memory, 'uint64_t', 'int32_t', 'uint32_t', memory])
@@ -94,9 +94,10 @@ function bind(file: string): Library {
     merge: (tensor, path, threads, withFigures, firstRow, rowCount, w, out) =>
       call(merge, [tensor, PATHS[path], threads, withFigures ? 1 : 0, firstRow, rowCount, w, w.byteLength, out, out.byteLength]),
     figures(tensor) {
-      const values = [new Float64Array(1), new Float64Array(1), new Float64Array(1)] as const
-      callNow(figures, [tensor, ...values])
-      return { patchNorm: values[0][0]!, realisedNorm: values[1][0]!, nonFinite: values[2][0]! }
+      const values = new Float64Array(4)
+      callNow(figures, [tensor, values])
+      const [patchNorm, realisedNorm, residualNorm, nonFinite] = values as unknown as [number, number, number, number]
+      return { patchNorm, realisedNorm, residualNorm, nonFinite }
     },
     free: (tensor) => free(tensor),
     async countNonFinite(bytes, dtype) {

@@ -76,9 +76,16 @@ PORTLLM_EXPORT int32_t portllm_tensor_merge(portllm_tensor *tensor, int32_t path
                                             void *out, uint64_t out_bytes, char *message,
                                             size_t message_size);
 
-/* Over the rows merged with figures so far: |P|, |round(W+P) - W| (Frobenius) and non-finite outputs. */
-PORTLLM_EXPORT int32_t portllm_tensor_figures(const portllm_tensor *tensor, double *patch_norm,
-                                              double *realised_norm, double *non_finite,
+/* Frobenius norms, and how many outputs are NaN or infinite; those count in no norm. */
+typedef struct {
+  double patch_norm;    /* |P| */
+  double realised_norm; /* |round(W+P) - W| */
+  double residual_norm; /* |round(W+P) - W - P|, what the rounding lost */
+  double non_finite;
+} portllm_figures;
+
+/* Over the rows merged with figures so far. */
+PORTLLM_EXPORT int32_t portllm_tensor_figures(const portllm_tensor *tensor, portllm_figures *figures,
                                               char *message, size_t message_size);
 
 PORTLLM_EXPORT void portllm_tensor_free(portllm_tensor *tensor);

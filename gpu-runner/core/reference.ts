@@ -140,6 +140,7 @@ export function mergeReference(dtype: MergeableDtype, rows: number, cols: number
   const out: number[] = []
   const patch = new RowSums()
   const realised = new RowSums()
+  const residual = new RowSums()
   let nonFinite = 0
   for (let i = 0; i < rows; i++) {
     for (let j = 0; j < cols; j++) {
@@ -160,12 +161,15 @@ export function mergeReference(dtype: MergeableDtype, rows: number, cols: number
       const isFinite = Number.isFinite(after)
       if (!isFinite) nonFinite++
       patch.add(j, isFinite ? t : 0)
-      realised.add(j, isFinite ? Math.fround(after - before) : 0)
+      const difference = Math.fround(after - before)
+      realised.add(j, isFinite ? difference : 0)
+      residual.add(j, isFinite ? Math.fround(difference - t) : 0)
     }
     patch.endRow()
     realised.endRow()
+    residual.endRow()
   }
-  return { out, patchNorm: patch.norm(), realisedNorm: realised.norm(), nonFinite }
+  return { out, patchNorm: patch.norm(), realisedNorm: realised.norm(), residualNorm: residual.norm(), nonFinite }
 }
 
 /** The order of summation of the figures: float32 over the four squares of a lane in 64 columns, float64 beyond. */

@@ -101,7 +101,7 @@ void check(const portllm_segment &segment, uint64_t index) {
   }
   if (segment.kind == PORTLLM_COPY) return;
   if (!segment.tensor) fail(PORTLLM_INVALID, "segment %llu has no tensor", at);
-  if (segment.tensor->addends.empty()) fail(PORTLLM_INVALID, "nothing is added to the tensor of segment %llu", at);
+  if (segment.tensor->products.empty()) fail(PORTLLM_INVALID, "nothing is added to the tensor of segment %llu", at);
   if (segment.tensor->row_bytes * segment.tensor->rows != segment.length) {
     fail(PORTLLM_INVALID, "segment %llu has %llu bytes, its tensor has %llu", at, static_cast<unsigned long long>(segment.length),
          static_cast<unsigned long long>(segment.tensor->row_bytes * segment.tensor->rows));

@@ -33,10 +33,11 @@ export interface TensorSpec {
   readonly addends: readonly Addend[]
 }
 
-/** Over all rows merged: Frobenius norms of P and of round(W+P) − W, and the count of outputs that are NaN or infinite. */
+/** Over all rows merged: Frobenius norms of P, of round(W+P) − W, and of their difference; and the count of outputs that are NaN or infinite. */
 export interface MergeFigures {
   readonly patchNorm: number
   readonly realisedNorm: number
+  readonly residualNorm: number
   readonly nonFinite: number
 }
 

@@ -5,12 +5,6 @@
 #include <cstdlib>
 #include <cstring>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#elif defined(__aarch64__)
-#include <cfenv>
-#endif
-
 #include "float_formats.h"
 #include "parallel.h"
 #include "status.h"
@@ -18,10 +12,6 @@
 namespace portllm {
 namespace {
 
-// rank x panel of packed `right` that is walked before the next rows: half of a common 1 MiB L2 cache.
-constexpr uint64_t kPanelBlockBytes = 512 * 1024;
-// Rows whose lanes are kept while a block of panels is walked: 256 x 256 bytes.
-constexpr uint64_t kBandRows = 256;
 // Where a merge's output is larger than this it will leave the caches anyway: store around them.
 constexpr uint64_t kStreamBytes = 16u << 20;
 // Below this much work per thread, starting it costs more than it saves.
@@ -105,13 +95,6 @@ AlignedFloats pack(const StoredFactor &factor, uint64_t size, uint64_t outer, ui
   return packed;
 }
 
-double sum_lanes(const double *lanes) {
-  double eight[8], four[4];
-  for (int l = 0; l < 8; l++) eight[l] = lanes[l] + lanes[l + 8];
-  for (int l = 0; l < 4; l++) four[l] = eight[l] + eight[l + 4];
-  return (four[0] + four[2]) + (four[1] + four[3]);
-}
-
 bool path_supported(int32_t path) {
   if (path == PORTLLM_SCALAR) return true;
 #if defined(__x86_64__)
@@ -152,14 +135,6 @@ uint64_t element_bytes(int32_t dtype) {
   }
 }
 
-#if defined(__x86_64__)
-FloatMode::FloatMode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
-FloatMode::~FloatMode() { _mm_setcsr(saved_); }
-#else
-FloatMode::FloatMode() = default;  // threads start with the IEEE default mode
-FloatMode::~FloatMode() = default;
-#endif
-
 }  // namespace portllm
 
 using namespace portllm;
@@ -167,80 +142,6 @@ using namespace portllm;
 void portllm_tensor::keep_figures() {
   const std::lock_guard<std::mutex> lock(figures_mutex);
   if (!figures) figures.reset(new RowFigures[rows]());
-}
-
-void portllm_tensor::merge_band(const Path &path, bool with_figures, bool stream, uint64_t first_row,
-                                uint64_t row_count, const uint8_t *w, uint8_t *out) {
-  const FloatMode mode;
-  const TileKernel kernel = path.tile[dtype];
-  const uint64_t element = element_bytes(dtype);
-  const uint64_t panels = (cols + kTileCols - 1) / kTileCols;
-  const uint64_t panel_bytes = kTileCols * sizeof(float) * total_rank;
-  const uint64_t block = std::max<uint64_t>(1, kPanelBlockBytes / panel_bytes);
-  const bool aligned = reinterpret_cast<uintptr_t>(out) % 64 == 0 && row_bytes % 64 == 0;
-  std::vector<RowLanes> lanes(with_figures ? kBandRows + kTileRows : 0);
-  alignas(64) uint8_t edge[kTileRows * kTileCols * 4];
-
-  for (uint64_t band = first_row; band < first_row + row_count;) {
-    const uint64_t band_group = band / kTileRows;
-    const uint64_t band_end = std::min(first_row + row_count, (band_group * kTileRows) + kBandRows);
-    std::fill(lanes.begin(), lanes.end(), RowLanes{});
-
-    for (uint64_t panel_block = 0; panel_block < panels; panel_block += block) {
-      const uint64_t panel_end = std::min(panels, panel_block + block);
-      for (uint64_t group = band_group; group * kTileRows < band_end; group++) {
-        const uint64_t from = std::max(band, group * kTileRows);
-        const uint64_t to = std::min(band_end, (group + 1) * kTileRows);
-        RowLanes *group_lanes = with_figures ? &lanes[(group - band_group) * kTileRows] : nullptr;
-        Tile tile{addends.data(), addends.size(), group, 0, nullptr, row_bytes, nullptr, row_bytes, group_lanes, stream && aligned};
-        for (uint64_t panel = panel_block; panel < panel_end; panel++) {
-          tile.col_panel = panel;
-          const uint64_t col = panel * kTileCols;
-          const uint64_t tile_cols = std::min(kTileCols, cols - col);
-          const uint64_t offset = (from - first_row) * row_bytes + col * element;
-          if (to - from == kTileRows && tile_cols == kTileCols) {
-            tile.w = w + offset;
-            tile.out = out + offset;
-            kernel(tile);
-          } else {
-            // An edge: the same kernel on a zero-padded copy. Padding yields zeros, which no figure sees.
-            Tile padded = tile;
-            padded.w = padded.out = edge;
-            padded.w_stride = padded.out_stride = kTileCols * element;
-            padded.stream = false;
-            RowLanes outside[kTileRows] = {};
-            std::memset(edge, 0, sizeof edge);
-            const uint64_t skipped = from - group * kTileRows;
-            for (uint64_t i = from; i < to; i++) {
-              std::memcpy(edge + (i - group * kTileRows) * padded.w_stride, w + offset + (i - from) * row_bytes, tile_cols * element);
-            }
-            // Rows of the group that are not asked for have W = 0 here; their lanes go nowhere.
-            if (with_figures) {
-              for (uint64_t i = 0; i < to - from; i++) outside[skipped + i] = group_lanes[skipped + i];
-              padded.lanes = outside;
-            }
-            kernel(padded);
-            if (with_figures) {
-              for (uint64_t i = 0; i < to - from; i++) group_lanes[skipped + i] = outside[skipped + i];
-            }
-            for (uint64_t i = from; i < to; i++) {
-              std::memcpy(out + offset + (i - from) * row_bytes, edge + (i - group * kTileRows) * padded.w_stride, tile_cols * element);
-            }
-          }
-        }
-      }
-    }
-    if (with_figures) {
-      for (uint64_t i = band; i < band_end; i++) {
-        const RowLanes &row = lanes[i - band_group * kTileRows];
-        figures[i] = {sum_lanes(row.patch), sum_lanes(row.realised), row.non_finite};
-      }
-    }
-    band = band_end;
-  }
-#if defined(__x86_64__)
-  if (stream) _mm_sfence();  // non-temporal stores are not ordered by the thread's end
-#endif
 }
 
 extern "C" {
@@ -282,8 +183,8 @@ int32_t portllm_tensor_add(portllm_tensor *tensor, const void *left, uint64_t le
     AlignedFloats packed_left = pack(stored_left, left_bytes, tensor->rows, rank, left_transposed != 0, kTileRows);
     AlignedFloats packed_right = pack(stored_right, right_bytes, tensor->cols, rank, right_transposed == 0, kTileCols);
     tensor->memory.reserve(tensor->memory.size() + 2);
-    tensor->addends.reserve(tensor->addends.size() + 1);
-    tensor->addends.push_back({packed_left.get(), packed_right.get(), rank, scale});
+    tensor->products.reserve(tensor->products.size() + 1);
+    tensor->products.push_back({packed_left.get(), packed_right.get(), rank, scale});
     tensor->memory.push_back(std::move(packed_left));
     tensor->memory.push_back(std::move(packed_right));
     tensor->total_rank += rank;
@@ -297,7 +198,7 @@ int32_t portllm_tensor_merge(portllm_tensor *tensor, int32_t path, uint32_t thre
     if (!tensor) fail(PORTLLM_INVALID, "the tensor is null");
     if (!w || !out) fail(PORTLLM_INVALID, "the rows' memory is null");
     if (threads == 0) fail(PORTLLM_INVALID, "at least one thread is needed");
-    if (tensor->addends.empty()) fail(PORTLLM_INVALID, "nothing is added to the tensor");
+    if (tensor->products.empty()) fail(PORTLLM_INVALID, "nothing is added to the tensor");
     if (row_count == 0 || first_row > tensor->rows || row_count > tensor->rows - first_row) {
       fail(PORTLLM_INVALID, "rows %llu..+%llu are outside the tensor's %llu rows", static_cast<unsigned long long>(first_row),
            static_cast<unsigned long long>(row_count), static_cast<unsigned long long>(tensor->rows));
@@ -333,22 +234,20 @@ int32_t portllm_tensor_merge(portllm_tensor *tensor, int32_t path, uint32_t thre
   });
 }
 
-int32_t portllm_tensor_figures(const portllm_tensor *tensor, double *patch_norm, double *realised_norm,
-                               double *non_finite, char *message, size_t message_size) {
+int32_t portllm_tensor_figures(const portllm_tensor *tensor, portllm_figures *figures, char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
-    if (!tensor || !patch_norm || !realised_norm || !non_finite) fail(PORTLLM_INVALID, "an argument is null");
-    double patch = 0, realised = 0;
+    if (!tensor || !figures) fail(PORTLLM_INVALID, "an argument is null");
+    double patch = 0, realised = 0, residual = 0;
     uint64_t count = 0;
     if (tensor->figures) {
       for (uint64_t i = 0; i < tensor->rows; i++) {
         patch += tensor->figures[i].patch;
         realised += tensor->figures[i].realised;
+        residual += tensor->figures[i].residual;
         count += tensor->figures[i].non_finite;
       }
     }
-    *patch_norm = std::sqrt(patch);
-    *realised_norm = std::sqrt(realised);
-    *non_finite = static_cast<double>(count);
+    *figures = {std::sqrt(patch), std::sqrt(realised), std::sqrt(residual), static_cast<double>(count)};
   });
 }
 

@@ -1,4 +1,4 @@
-// A target tensor with its packed factors, and the walk of the tiles over its rows.
+// A target tensor with its packed factors, and its merge, band by band (merge_band.cpp).
 #pragma once
 
 #include <atomic>
@@ -20,6 +20,7 @@ using AlignedFloats = std::unique_ptr<float, FreeMemory>;
 struct RowFigures {
   double patch;
   double realised;
+  double residual;
   uint64_t non_finite;
 };
 
@@ -48,7 +49,7 @@ struct portllm_tensor {
   uint64_t cols;
   uint64_t row_bytes;
   uint64_t total_rank = 0;
-  std::vector<portllm::PackedAddend> addends;
+  std::vector<portllm::PackedProduct> products;
   std::vector<portllm::AlignedFloats> memory;
   std::unique_ptr<portllm::RowFigures[]> figures;  // one per row, from the first merge with figures on
   std::mutex figures_mutex;

@@ -12,7 +12,7 @@ constexpr uint64_t kTileCols = 64;
 constexpr uint64_t kLanes = 16;
 
 // One product `scale * left @ right`, packed so that a tile reads both factors front to back.
-struct PackedAddend {
+struct PackedProduct {
   const float *left;   // [rows / 4][rank][4], zero-padded
   const float *right;  // [cols / 64][rank][64], zero-padded
   uint64_t rank;
@@ -24,12 +24,18 @@ struct PackedAddend {
 struct RowLanes {
   double patch[kLanes];
   double realised[kLanes];
+  double residual[kLanes];
   uint64_t non_finite;
 };
 
+// A float32 for every element of a tile: t, the sum of the contributions, or y, what is to be rounded.
+struct alignas(64) TileValues {
+  float at[kTileRows][kTileCols];
+};
+
 struct Tile {
-  const PackedAddend *addends;
-  uint64_t addend_count;
+  const PackedProduct *products;
+  uint64_t product_count;
   uint64_t row_group;   // index of the four rows
   uint64_t col_panel;   // index of the 64 columns
   const uint8_t *w;     // first element of the tile; never padded past 4 x 64
@@ -40,11 +46,14 @@ struct Tile {
   bool stream;          // out is 64-byte aligned, large, and not read again soon
 };
 
-using TileKernel = void (*)(const Tile &);
-
-// Kernels of one path, by portllm_dtype F32, F16, BF16.
+// Kernels of one path. Arrays are indexed by portllm_dtype: F32, F16, BF16.
 struct Path {
-  TileKernel tile[3];
+  // t = t + each product of the tile (at least one), in order; with `fresh`, t is +0 before.
+  void (*accumulate)(const Tile &, bool fresh, TileValues &t);
+  // Writes y rounded, y being W + t where it is null, and the figures of t and of what was written.
+  void (*finish[3])(const Tile &, const TileValues &t, const TileValues *y);
+  // The two in one, for tensors to which only products are added.
+  void (*merge[3])(const Tile &);
   double (*fma_burst)();  // runs a fixed number of fused multiply-adds and returns that number
 };
 

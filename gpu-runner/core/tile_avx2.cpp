@@ -71,65 +71,115 @@ struct F16 {
 struct TileSums {
   float patch[kTileRows][kLanes];
   float realised[kTileRows][kLanes];
+  float residual[kTileRows][kLanes];
 };
 
 inline void add_squares(float *sums, __m256 values) {
   _mm256_storeu_ps(sums, _mm256_fmadd_ps(values, values, _mm256_loadu_ps(sums)));
 }
 
+using Strip = __m256[kTileRows][2];
+
+// t = t + each product, over one strip.
+inline void accumulate_strip(const Tile &tile, uint64_t strip, Strip &t) {
+  for (uint64_t p = 0; p < tile.product_count; p++) {
+    const PackedProduct &product = tile.products[p];
+    const float *left = product.left + tile.row_group * product.rank * kTileRows;
+    const float *right = product.right + tile.col_panel * product.rank * kTileCols + strip;
+    Strip d;
+    for (uint64_t i = 0; i < kTileRows; i++) d[i][0] = d[i][1] = _mm256_setzero_ps();
+    for (uint64_t k = 0; k < product.rank; k++) {
+      const __m256 a0 = _mm256_load_ps(right + k * kTileCols);
+      const __m256 a1 = _mm256_load_ps(right + k * kTileCols + 8);
+      for (uint64_t i = 0; i < kTileRows; i++) {
+        const __m256 b = _mm256_broadcast_ss(left + k * kTileRows + i);
+        d[i][0] = _mm256_fmadd_ps(b, a0, d[i][0]);
+        d[i][1] = _mm256_fmadd_ps(b, a1, d[i][1]);
+      }
+    }
+    const __m256 scale = _mm256_set1_ps(product.scale);
+    for (uint64_t i = 0; i < kTileRows; i++) {
+      t[i][0] = _mm256_add_ps(t[i][0], _mm256_mul_ps(scale, d[i][0]));
+      t[i][1] = _mm256_add_ps(t[i][1], _mm256_mul_ps(scale, d[i][1]));
+    }
+  }
+}
+
 template <class Format>
-void finish_eight(const Tile &tile, TileSums &sums, uint64_t row, uint64_t col, __m256 t) {
+void finish_eight(const Tile &tile, TileSums &sums, uint64_t row, uint64_t col, __m256 t, const TileValues *given) {
   const __m256 w = Format::load(tile.w + row * tile.w_stride + col * Format::kBytes);
-  const __m256 written = Format::round(_mm256_add_ps(w, t));
+  const __m256 written = Format::round(given ? _mm256_load_ps(given->at[row] + col) : _mm256_add_ps(w, t));
   Format::store(tile.out + row * tile.out_stride + col * Format::kBytes, written);
   if (!tile.lanes) return;
   const __m256i exponent = _mm256_set1_epi32(0x7f800000);
   const __m256 bad = _mm256_castsi256_ps(
       _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_castps_si256(written), exponent), exponent));
+  const __m256 difference = _mm256_sub_ps(written, w);
   add_squares(sums.patch[row] + col % kLanes, _mm256_andnot_ps(bad, t));
-  add_squares(sums.realised[row] + col % kLanes, _mm256_andnot_ps(bad, _mm256_sub_ps(written, w)));
+  add_squares(sums.realised[row] + col % kLanes, _mm256_andnot_ps(bad, difference));
+  add_squares(sums.residual[row] + col % kLanes, _mm256_andnot_ps(bad, _mm256_sub_ps(difference, t)));
   tile.lanes[row].non_finite += static_cast<unsigned>(__builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps(bad))));
 }
 
 template <class Format>
-void tile_avx2(const Tile &tile) {
-  TileSums sums = {};
-  for (uint64_t strip = 0; strip < kTileCols; strip += kStripCols) {
-    __m256 t[kTileRows][2];
-    for (uint64_t i = 0; i < kTileRows; i++) t[i][0] = t[i][1] = _mm256_setzero_ps();
-    for (uint64_t p = 0; p < tile.addend_count; p++) {
-      const PackedAddend &addend = tile.addends[p];
-      const float *left = addend.left + tile.row_group * addend.rank * kTileRows;
-      const float *right = addend.right + tile.col_panel * addend.rank * kTileCols + strip;
-      __m256 d[kTileRows][2];
-      for (uint64_t i = 0; i < kTileRows; i++) d[i][0] = d[i][1] = _mm256_setzero_ps();
-      for (uint64_t k = 0; k < addend.rank; k++) {
-        const __m256 a0 = _mm256_load_ps(right + k * kTileCols);
-        const __m256 a1 = _mm256_load_ps(right + k * kTileCols + 8);
-        for (uint64_t i = 0; i < kTileRows; i++) {
-          const __m256 b = _mm256_broadcast_ss(left + k * kTileRows + i);
-          d[i][0] = _mm256_fmadd_ps(b, a0, d[i][0]);
-          d[i][1] = _mm256_fmadd_ps(b, a1, d[i][1]);
-        }
-      }
-      const __m256 scale = _mm256_set1_ps(addend.scale);
-      for (uint64_t i = 0; i < kTileRows; i++) {
-        t[i][0] = _mm256_add_ps(t[i][0], _mm256_mul_ps(scale, d[i][0]));
-        t[i][1] = _mm256_add_ps(t[i][1], _mm256_mul_ps(scale, d[i][1]));
-      }
-    }
-    for (uint64_t i = 0; i < kTileRows; i++) {
-      finish_eight<Format>(tile, sums, i, strip, t[i][0]);
-      finish_eight<Format>(tile, sums, i, strip + 8, t[i][1]);
-    }
+inline void finish_strip(const Tile &tile, TileSums &sums, uint64_t strip, const Strip &t, const TileValues *given) {
+  for (uint64_t i = 0; i < kTileRows; i++) {
+    finish_eight<Format>(tile, sums, i, strip, t[i][0], given);
+    finish_eight<Format>(tile, sums, i, strip + 8, t[i][1], given);
   }
+}
+
+void add_to_lanes(const Tile &tile, const TileSums &sums) {
   if (!tile.lanes) return;
   for (uint64_t i = 0; i < kTileRows; i++) {
     for (uint64_t l = 0; l < kLanes; l++) {
       tile.lanes[i].patch[l] += static_cast<double>(sums.patch[i][l]);
       tile.lanes[i].realised[l] += static_cast<double>(sums.realised[i][l]);
+      tile.lanes[i].residual[l] += static_cast<double>(sums.residual[i][l]);
     }
   }
+}
+
+void accumulate(const Tile &tile, bool fresh, TileValues &values) {
+  for (uint64_t strip = 0; strip < kTileCols; strip += kStripCols) {
+    Strip t;
+    for (uint64_t i = 0; i < kTileRows; i++) {
+      t[i][0] = fresh ? _mm256_setzero_ps() : _mm256_load_ps(values.at[i] + strip);
+      t[i][1] = fresh ? _mm256_setzero_ps() : _mm256_load_ps(values.at[i] + strip + 8);
+    }
+    accumulate_strip(tile, strip, t);
+    for (uint64_t i = 0; i < kTileRows; i++) {
+      _mm256_store_ps(values.at[i] + strip, t[i][0]);
+      _mm256_store_ps(values.at[i] + strip + 8, t[i][1]);
+    }
+  }
+}
+
+template <class Format>
+void finish(const Tile &tile, const TileValues &values, const TileValues *given) {
+  TileSums sums = {};
+  for (uint64_t strip = 0; strip < kTileCols; strip += kStripCols) {
+    Strip t;
+    for (uint64_t i = 0; i < kTileRows; i++) {
+      t[i][0] = _mm256_load_ps(values.at[i] + strip);
+      t[i][1] = _mm256_load_ps(values.at[i] + strip + 8);
+    }
+    finish_strip<Format>(tile, sums, strip, t, given);
+  }
+  add_to_lanes(tile, sums);
+}
+
+// Strip by strip, so that t never leaves the registers.
+template <class Format>
+void merge(const Tile &tile) {
+  TileSums sums = {};
+  for (uint64_t strip = 0; strip < kTileCols; strip += kStripCols) {
+    Strip t;
+    for (uint64_t i = 0; i < kTileRows; i++) t[i][0] = t[i][1] = _mm256_setzero_ps();
+    accumulate_strip(tile, strip, t);
+    finish_strip<Format>(tile, sums, strip, t, nullptr);
+  }
+  add_to_lanes(tile, sums);
 }
 
 double fma_burst() {
@@ -148,7 +198,12 @@ double fma_burst() {
 
 }  // namespace
 
-const Path kAvx2Path = {{tile_avx2<F32>, tile_avx2<F16>, tile_avx2<BF16>}, fma_burst};
+const Path kAvx2Path = {
+    accumulate,
+    {finish<F32>, finish<F16>, finish<BF16>},
+    {merge<F32>, merge<F16>, merge<BF16>},
+    fma_burst,
+};
 
 }  // namespace portllm
 #include "target_end.h"

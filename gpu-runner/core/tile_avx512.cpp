@@ -97,15 +97,15 @@ inline void add_to_lanes(double *lanes, __m512 sums) {
   _mm512_storeu_pd(lanes + 8, _mm512_add_pd(_mm512_loadu_pd(lanes + 8), high));
 }
 
-// One row of the tile from t on: W + t, the rounding, the figures.
+// One row of the tile from t on: y = W + t where it is not given, the rounding, the figures.
 template <class Format>
-inline void finish_row(const Tile &tile, uint64_t i, const float *row_t) {
+inline void finish_row(const Tile &tile, uint64_t i, const float *row_t, const float *given) {
   __m512 t[kVectors], w[kVectors], y[kVectors];
   for (int v = 0; v < kVectors; v++) t[v] = _mm512_load_ps(row_t + v * 16);
   Format::load(tile.w + i * tile.w_stride, w);
   __mmask16 bad[kVectors];
   for (int v = 0; v < kVectors; v++) {
-    y[v] = _mm512_add_ps(w[v], t[v]);
+    y[v] = given ? _mm512_load_ps(given + v * 16) : _mm512_add_ps(w[v], t[v]);
     const __m512i magnitude = _mm512_and_si512(_mm512_castps_si512(y[v]), _mm512_set1_epi32(0x7fffffff));
     bad[v] = _mm512_cmpge_epi32_mask(magnitude, _mm512_set1_epi32(Format::kOverflow));
   }
@@ -117,29 +117,66 @@ inline void finish_row(const Tile &tile, uint64_t i, const float *row_t) {
     }
   }
   __m512i bits[kVectors];
-  __m512 patch = _mm512_setzero_ps(), realised = _mm512_setzero_ps();
+  __m512 patch = _mm512_setzero_ps(), realised = _mm512_setzero_ps(), residual = _mm512_setzero_ps();
   for (int v = 0; v < kVectors; v++) {
     const Rounded rounded = Format::round(y[v]);
     bits[v] = rounded.bits;
     if (!tile.lanes) continue;
-    __m512 added = t[v], difference = _mm512_sub_ps(rounded.written, w[v]);
+    __m512 added = t[v], difference = _mm512_sub_ps(rounded.written, w[v]), lost = _mm512_sub_ps(difference, added);
     if (__builtin_expect(!all_finite, 0)) {
       tile.lanes[i].non_finite += static_cast<unsigned>(__builtin_popcount(bad[v]));
       added = _mm512_mask_mov_ps(added, bad[v], _mm512_setzero_ps());
       difference = _mm512_mask_mov_ps(difference, bad[v], _mm512_setzero_ps());
+      lost = _mm512_mask_mov_ps(lost, bad[v], _mm512_setzero_ps());
     }
     patch = _mm512_fmadd_ps(added, added, patch);
     realised = _mm512_fmadd_ps(difference, difference, realised);
+    residual = _mm512_fmadd_ps(lost, lost, residual);
   }
   if (tile.lanes) {
     add_to_lanes(tile.lanes[i].patch, patch);
     add_to_lanes(tile.lanes[i].realised, realised);
+    add_to_lanes(tile.lanes[i].residual, residual);
   }
   Format::store(tile.out + i * tile.out_stride, bits, tile.stream);
 }
 
+inline void accumulate_inline(const Tile &tile, bool fresh, TileValues &t) {
+  for (uint64_t p = 0; p < tile.product_count; p++) {
+    const PackedProduct &product = tile.products[p];
+    const float *left = product.left + tile.row_group * product.rank * kTileRows;
+    const float *right = product.right + tile.col_panel * product.rank * kTileCols;
+    __m512 d[kTileRows][kVectors];
+    for (uint64_t i = 0; i < kTileRows; i++) {
+      for (int v = 0; v < kVectors; v++) d[i][v] = _mm512_setzero_ps();
+    }
+    for (uint64_t k = 0; k < product.rank; k++) {
+      __m512 a[kVectors];
+      for (int v = 0; v < kVectors; v++) a[v] = _mm512_load_ps(right + k * kTileCols + v * 16);
+      for (uint64_t i = 0; i < kTileRows; i++) {
+        const __m512 b = _mm512_set1_ps(left[k * kTileRows + i]);
+        for (int v = 0; v < kVectors; v++) d[i][v] = _mm512_fmadd_ps(b, a[v], d[i][v]);
+      }
+    }
+    const __m512 scale = _mm512_set1_ps(product.scale);
+    for (uint64_t i = 0; i < kTileRows; i++) {
+      for (int v = 0; v < kVectors; v++) {
+        const __m512 before = fresh && p == 0 ? _mm512_setzero_ps() : _mm512_load_ps(&t.at[i][v * 16]);
+        _mm512_store_ps(&t.at[i][v * 16], _mm512_add_ps(before, _mm512_mul_ps(scale, d[i][v])));
+      }
+    }
+  }
+}
+
+void accumulate(const Tile &tile, bool fresh, TileValues &t) { accumulate_inline(tile, fresh, t); }
+
 template <class Format>
-void tile_avx512(const Tile &tile) {
+void finish(const Tile &tile, const TileValues &t, const TileValues *y) {
+  for (uint64_t i = 0; i < kTileRows; i++) finish_row<Format>(tile, i, t.at[i], y ? y->at[i] : nullptr);
+}
+
+template <class Format>
+void merge(const Tile &tile) {
   // Rows are pages apart, where the hardware prefetcher starts anew on each: ask for the next four rows now.
   // Into L2: rows of 4096 bytes would all fall into the same few sets of L1.
   for (uint64_t i = 0; i < kTileRows; i++) {
@@ -148,32 +185,9 @@ void tile_avx512(const Tile &tile) {
       _mm_prefetch(reinterpret_cast<const char *>(next + line), _MM_HINT_T1);
     }
   }
-  alignas(64) float t[kTileRows][kTileCols];
-  for (uint64_t p = 0; p < tile.addend_count; p++) {
-    const PackedAddend &addend = tile.addends[p];
-    const float *left = addend.left + tile.row_group * addend.rank * kTileRows;
-    const float *right = addend.right + tile.col_panel * addend.rank * kTileCols;
-    __m512 d[kTileRows][kVectors];
-    for (uint64_t i = 0; i < kTileRows; i++) {
-      for (int v = 0; v < kVectors; v++) d[i][v] = _mm512_setzero_ps();
-    }
-    for (uint64_t k = 0; k < addend.rank; k++) {
-      __m512 a[kVectors];
-      for (int v = 0; v < kVectors; v++) a[v] = _mm512_load_ps(right + k * kTileCols + v * 16);
-      for (uint64_t i = 0; i < kTileRows; i++) {
-        const __m512 b = _mm512_set1_ps(left[k * kTileRows + i]);
-        for (int v = 0; v < kVectors; v++) d[i][v] = _mm512_fmadd_ps(b, a[v], d[i][v]);
-      }
-    }
-    const __m512 scale = _mm512_set1_ps(addend.scale);
-    for (uint64_t i = 0; i < kTileRows; i++) {
-      for (int v = 0; v < kVectors; v++) {
-        const __m512 before = p == 0 ? _mm512_setzero_ps() : _mm512_load_ps(&t[i][v * 16]);
-        _mm512_store_ps(&t[i][v * 16], _mm512_add_ps(before, _mm512_mul_ps(scale, d[i][v])));
-      }
-    }
-  }
-  for (uint64_t i = 0; i < kTileRows; i++) finish_row<Format>(tile, i, t[i]);
+  TileValues t;
+  accumulate_inline(tile, true, t);
+  for (uint64_t i = 0; i < kTileRows; i++) finish_row<Format>(tile, i, t.at[i], nullptr);
 }
 
 double fma_burst() {
@@ -192,7 +206,12 @@ double fma_burst() {
 
 }  // namespace
 
-const Path kAvx512Path = {{tile_avx512<F32>, tile_avx512<F16>, tile_avx512<BF16>}, fma_burst};
+const Path kAvx512Path = {
+    accumulate,
+    {finish<F32>, finish<F16>, finish<BF16>},
+    {merge<F32>, merge<F16>, merge<BF16>},
+    fma_burst,
+};
 
 }  // namespace portllm
 #include "target_end.h"

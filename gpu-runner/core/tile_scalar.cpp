@@ -26,33 +26,39 @@ struct BF16 {
   static Storage round(float value) { return to_bf16(value); }
 };
 
-template <class Format>
-void tile_scalar(const Tile &tile) {
+void accumulate(const Tile &tile, bool fresh, TileValues &t) {
   for (uint64_t i = 0; i < kTileRows; i++) {
-    float t[kTileCols] = {};
-    for (uint64_t p = 0; p < tile.addend_count; p++) {
-      const PackedAddend &addend = tile.addends[p];
-      const float *left = addend.left + tile.row_group * addend.rank * kTileRows + i;
-      const float *right = addend.right + tile.col_panel * addend.rank * kTileCols;
+    float *row = t.at[i];
+    if (fresh) std::memset(row, 0, sizeof t.at[i]);
+    for (uint64_t p = 0; p < tile.product_count; p++) {
+      const PackedProduct &product = tile.products[p];
+      const float *left = product.left + tile.row_group * product.rank * kTileRows + i;
+      const float *right = product.right + tile.col_panel * product.rank * kTileCols;
       float d[kTileCols] = {};
-      for (uint64_t k = 0; k < addend.rank; k++) {
+      for (uint64_t k = 0; k < product.rank; k++) {
         for (uint64_t j = 0; j < kTileCols; j++) {
           d[j] = std::fma(left[k * kTileRows], right[k * kTileCols + j], d[j]);
         }
       }
       for (uint64_t j = 0; j < kTileCols; j++) {
-        const float product = addend.scale * d[j];
-        t[j] = t[j] + product;
+        const float scaled = product.scale * d[j];
+        row[j] = row[j] + scaled;
       }
     }
+  }
+}
+
+template <class Format>
+void finish(const Tile &tile, const TileValues &t, const TileValues *given) {
+  for (uint64_t i = 0; i < kTileRows; i++) {
     const uint8_t *w_row = tile.w + i * tile.w_stride;
     uint8_t *out_row = tile.out + i * tile.out_stride;
-    float patch[kLanes] = {}, realised[kLanes] = {};
+    float patch[kLanes] = {}, realised[kLanes] = {}, residual[kLanes] = {};
     for (uint64_t j = 0; j < kTileCols; j++) {
       typename Format::Storage stored;
       std::memcpy(&stored, w_row + j * sizeof stored, sizeof stored);
       const float w = Format::load(stored);
-      const float y = w + t[j];
+      const float y = given ? given->at[i][j] : w + t.at[i][j];
       const typename Format::Storage rounded = Format::round(y);
       std::memcpy(out_row + j * sizeof rounded, &rounded, sizeof rounded);
       if (!tile.lanes) continue;
@@ -61,16 +67,26 @@ void tile_scalar(const Tile &tile) {
         tile.lanes[i].non_finite++;
         continue;
       }
-      const float difference = written - w;
-      patch[j % kLanes] = std::fma(t[j], t[j], patch[j % kLanes]);
-      realised[j % kLanes] = std::fma(difference, difference, realised[j % kLanes]);
+      const uint64_t lane = j % kLanes;
+      const float added = t.at[i][j], difference = written - w, lost = difference - added;
+      patch[lane] = std::fma(added, added, patch[lane]);
+      realised[lane] = std::fma(difference, difference, realised[lane]);
+      residual[lane] = std::fma(lost, lost, residual[lane]);
     }
     if (!tile.lanes) continue;
     for (uint64_t l = 0; l < kLanes; l++) {
       tile.lanes[i].patch[l] += static_cast<double>(patch[l]);
       tile.lanes[i].realised[l] += static_cast<double>(realised[l]);
+      tile.lanes[i].residual[l] += static_cast<double>(residual[l]);
     }
   }
+}
+
+template <class Format>
+void merge(const Tile &tile) {
+  TileValues t;
+  accumulate(tile, true, t);
+  finish<Format>(tile, t, nullptr);
 }
 
 double fma_burst() {
@@ -85,6 +101,11 @@ double fma_burst() {
 
 }  // namespace
 
-const Path kScalarPath = {{tile_scalar<F32>, tile_scalar<F16>, tile_scalar<BF16>}, fma_burst};
+const Path kScalarPath = {
+    accumulate,
+    {finish<F32>, finish<F16>, finish<BF16>},
+    {merge<F32>, merge<F16>, merge<BF16>},
+    fma_burst,
+};
 
 }  // namespace portllm

@@ -1,0 +1,112 @@
+// The walk over a band of rows: which tile comes when, and what happens at the edges.
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include <algorithm>
+#include <cstring>
+
+#include "tensor.h"
+
+namespace portllm {
+namespace {
+
+// rank x panel of packed `right` that is walked before the next rows: half of a common 1 MiB L2 cache.
+constexpr uint64_t kPanelBlockBytes = 512 * 1024;
+// Rows whose lanes are kept while a block of panels is walked: 100 KiB.
+constexpr uint64_t kBandRows = 256;
+
+double sum_lanes(const double *lanes) {
+  double eight[8], four[4];
+  for (int l = 0; l < 8; l++) eight[l] = lanes[l] + lanes[l + 8];
+  for (int l = 0; l < 4; l++) four[l] = eight[l] + eight[l + 4];
+  return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+}  // namespace
+
+#if defined(__x86_64__)
+FloatMode::FloatMode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
+FloatMode::~FloatMode() { _mm_setcsr(saved_); }
+#else
+FloatMode::FloatMode() = default;  // threads start with the IEEE default mode
+FloatMode::~FloatMode() = default;
+#endif
+
+}  // namespace portllm
+
+using namespace portllm;
+
+void portllm_tensor::merge_band(const Path &path, bool with_figures, bool stream, uint64_t first_row,
+                                uint64_t row_count, const uint8_t *w, uint8_t *out) {
+  const FloatMode mode;
+  const auto kernel = path.merge[dtype];
+  const uint64_t element = element_bytes(dtype);
+  const uint64_t panels = (cols + kTileCols - 1) / kTileCols;
+  const uint64_t panel_bytes = kTileCols * sizeof(float) * total_rank;
+  const uint64_t block = std::max<uint64_t>(1, kPanelBlockBytes / panel_bytes);
+  const bool aligned = reinterpret_cast<uintptr_t>(out) % 64 == 0 && row_bytes % 64 == 0;
+  std::vector<RowLanes> lanes(with_figures ? kBandRows + kTileRows : 0);
+  alignas(64) uint8_t edge[kTileRows * kTileCols * 4];
+
+  for (uint64_t band = first_row; band < first_row + row_count;) {
+    const uint64_t band_group = band / kTileRows;
+    const uint64_t band_end = std::min(first_row + row_count, (band_group * kTileRows) + kBandRows);
+    std::fill(lanes.begin(), lanes.end(), RowLanes{});
+
+    for (uint64_t panel_block = 0; panel_block < panels; panel_block += block) {
+      const uint64_t panel_end = std::min(panels, panel_block + block);
+      for (uint64_t group = band_group; group * kTileRows < band_end; group++) {
+        const uint64_t from = std::max(band, group * kTileRows);
+        const uint64_t to = std::min(band_end, (group + 1) * kTileRows);
+        RowLanes *group_lanes = with_figures ? &lanes[(group - band_group) * kTileRows] : nullptr;
+        Tile tile{products.data(), products.size(), group, 0, nullptr, row_bytes, nullptr, row_bytes, group_lanes, stream && aligned};
+        for (uint64_t panel = panel_block; panel < panel_end; panel++) {
+          tile.col_panel = panel;
+          const uint64_t col = panel * kTileCols;
+          const uint64_t tile_cols = std::min(kTileCols, cols - col);
+          const uint64_t offset = (from - first_row) * row_bytes + col * element;
+          if (to - from == kTileRows && tile_cols == kTileCols) {
+            tile.w = w + offset;
+            tile.out = out + offset;
+            kernel(tile);
+          } else {
+            // An edge: the same kernel on a zero-padded copy. Padding yields zeros, which no figure sees.
+            Tile padded = tile;
+            padded.w = padded.out = edge;
+            padded.w_stride = padded.out_stride = kTileCols * element;
+            padded.stream = false;
+            RowLanes outside[kTileRows] = {};
+            std::memset(edge, 0, sizeof edge);
+            const uint64_t skipped = from - group * kTileRows;
+            for (uint64_t i = from; i < to; i++) {
+              std::memcpy(edge + (i - group * kTileRows) * padded.w_stride, w + offset + (i - from) * row_bytes, tile_cols * element);
+            }
+            // Rows of the group that are not asked for have W = 0 here; their lanes go nowhere.
+            if (with_figures) {
+              for (uint64_t i = 0; i < to - from; i++) outside[skipped + i] = group_lanes[skipped + i];
+              padded.lanes = outside;
+            }
+            kernel(padded);
+            if (with_figures) {
+              for (uint64_t i = 0; i < to - from; i++) group_lanes[skipped + i] = outside[skipped + i];
+            }
+            for (uint64_t i = from; i < to; i++) {
+              std::memcpy(out + offset + (i - from) * row_bytes, edge + (i - group * kTileRows) * padded.w_stride, tile_cols * element);
+            }
+          }
+        }
+      }
+    }
+    if (with_figures) {
+      for (uint64_t i = band; i < band_end; i++) {
+        const RowLanes &row = lanes[i - band_group * kTileRows];
+        figures[i] = {sum_lanes(row.patch), sum_lanes(row.realised), sum_lanes(row.residual), row.non_finite};
+      }
+    }
+    band = band_end;
+  }
+#if defined(__x86_64__)
+  if (stream) _mm_sfence();  // non-temporal stores are not ordered by the thread's end
+#endif
+}
