@@ -176,7 +176,7 @@ describe('malformed adapters', () => {
   it.each([
     ['invalid-json', '{'],
     ['invalid-json', '{"r": 4, "r": 8, "peft_type": "LORA", "lora_alpha": 1}'],
-    ['invalid-config', `{"a":${'['.repeat(100_000)}${']'.repeat(100_000)}}`],
+    ['invalid-json', `{"a":${'['.repeat(100_000)}${']'.repeat(100_000)}}`],
     ['invalid-config', '[]'],
     ['invalid-config', '{}'],
     ['invalid-config', sampleConfig({ r: 0 })],

@@ -43,7 +43,10 @@ describe('attacks on the header', () => {
     ['minus zero', 'bad-shape', `{"a":{${F32},"shape":[-0],"data_offsets":[0,0]}}`, 0],
     ['a fraction', 'bad-shape', `{"a":{${F32},"shape":[1.5],"data_offsets":[0,6]}}`, 6],
     ['a number beyond 2^53', 'bad-shape', `{"a":{${F32},"shape":[1e300],"data_offsets":[0,4]}}`, 4],
-    ['33 dimensions', 'bad-shape', `{"a":{${F32},"shape":[${Array(33).fill(1)}],"data_offsets":[0,4]}}`, 4],
+    ['a whole number written as a fraction', 'bad-shape', `{"a":{${F32},"shape":[1.0],"data_offsets":[0,4]}}`, 4],
+    ['a whole number written with an exponent', 'bad-offsets', `{"a":{${F32},"shape":[1],"data_offsets":[0,4e0]}}`, 4],
+    ['a leading zero', 'bad-shape', `{"a":{${F32},"shape":[01],"data_offsets":[0,4]}}`, 4],
+    ['17 dimensions', 'bad-shape', `{"a":{${F32},"shape":[${Array(17).fill(1)}],"data_offsets":[0,4]}}`, 4],
     ['an end before its begin', 'bad-offsets', `{"a":{${F32},"shape":[1],"data_offsets":[4,0]}}`, 4],
     ['three offsets', 'bad-offsets', `{"a":{${F32},"shape":[1],"data_offsets":[0,4,8]}}`, 8],
     ['trailing bytes', 'trailing-bytes', `{"a":{${F32},"shape":[1],"data_offsets":[0,4]}}`, 5],
@@ -58,6 +61,10 @@ describe('attacks on the header', () => {
     ['a duplicate tensor', 'duplicate-key', `{"a":{${F32},"shape":[1],"data_offsets":[0,4]},"a":{${F32},"shape":[1],"data_offsets":[0,4]}}`, 4],
     ['a duplicate tensor, escaped', 'duplicate-key', `{"a":{${F32},"shape":[1],"data_offsets":[0,4]},"\\u0061":{${F32},"shape":[1],"data_offsets":[0,4]}}`, 4],
     ['a duplicate shape', 'duplicate-key', `{"a":{${F32},"shape":[1],"shape":[1],"data_offsets":[0,4]}}`, 4],
+    ['a dtype twice', 'duplicate-key', `{"a":{${F32},${F32},"shape":[1],"data_offsets":[0,4]}}`, 4],
+    ['metadata twice', 'duplicate-key', '{"__metadata__":{},"__metadata__":{}}', 0],
+    ['a key of metadata twice', 'duplicate-key', '{"__metadata__":{"a":"1","a":"1"}}', 0],
+    ['100,001 entries of metadata', 'bad-metadata', `{"__metadata__":{${Array.from({ length: 100_001 }, (_, i) => `"${i}":""`)}}}`, 0],
     ['metadata that is no object', 'bad-metadata', '{"__metadata__":[1]}', 0],
     ['metadata with a number', 'bad-metadata', '{"__metadata__":{"a":1}}', 0],
     ['an empty name', 'bad-name', `{"":{${F32},"shape":[1],"data_offsets":[0,4]}}`, 4],
@@ -67,6 +74,16 @@ describe('attacks on the header', () => {
     ['a byte order mark', 'not-json', '\uFEFF{}', 0],
     ['half an object', 'not-json', '{"a":', 0],
     ['bad UTF-8', 'bad-utf8', Uint8Array.of(0x7b, 0x22, 0xff, 0x22, 0x7d), 0],
+    ['half of a surrogate pair', 'bad-utf8', `{"\\ud800":{${F32},"shape":[1],"data_offsets":[0,4]}}`, 4],
+    ['an escape that is none', 'not-json', '{"__metadata__":{"\\x41":""}}', 0],
+    ['a raw line break in a string', 'not-json', '{"__metadata__":{"a\n":""}}', 0],
+    ['something behind the object', 'not-json', '{}{}', 0],
+    ['a comma too many', 'not-json', '{"__metadata__":{},}', 0],
+    ['a colon too few', 'not-json', '{"__metadata__" {}}', 0],
+    ['a word that is none', 'not-json', '{"__metadata__":nul}', 0],
+    ['a tensor without a dtype', 'unknown-dtype', '{"a":{"shape":[],"data_offsets":[0,0]}}', 0],
+    ['a tensor without a shape', 'bad-shape', `{"a":{${F32},"data_offsets":[0,4]}}`, 4],
+    ['a tensor without offsets', 'bad-offsets', `{"a":{${F32},"shape":[1]}}`, 4],
     ['deep nesting', 'bad-structure', `{"a":${'['.repeat(5000)}${']'.repeat(5000)}}`, 0],
   ])('refuses %s', (_name, code, json, dataLength) => {
     expect(parse(json, dataLength)).toBe(code)
@@ -86,6 +103,12 @@ describe('attacks on the header', () => {
     expect(parse(`{${entries.join(',')}}`, 0)).toBe('too-many-tensors')
     expect(parse(`{${entries.slice(1).join(',')}}`, 0)).toBe('accepted')
     expect(performance.now() - started).toBeLessThan(5000)
+  })
+
+  it('reads escapes, white space and metadata that is null as JSON has them', () => {
+    const json = ` {\t"\\u0061\\n\\ud83d\\ude00" :\r\n{ "shape" : [ 1 , 2 ] , ${F32} , "data_offsets":[0,8] } , "__metadata__" : null } \n`.trimStart()
+    const { bytes, size } = fileOf(json, 8)
+    expect(parseHeader(bytes, size)).toMatchObject({ metadata: {}, tensors: [{ name: 'a\n😀', shape: [1, 2], begin: 0, end: 8 }] })
   })
 
   it('keeps a tensor named __proto__ as data', () => {
