@@ -10,6 +10,8 @@ import type { ServerConfig } from '../../api/config.ts'
 import type { DirectoryBlobStore } from '../../api/ports/directory-blob-store.ts'
 import { startServer, type RunningServer } from '../../api/start-server.ts'
 import { openPglite } from '../../db/pglite.ts'
+import type { ManifestTensor } from '../../patch/manifest.ts'
+import { sampleConfig, sampleModel, samplePatch, sampleTensors } from '../../patch/sample-manifests.ts'
 import { startPostgres, type TestPostgres } from '../setup/postgres.ts'
 
 /** The database that the suite runs on; `tests/vitest.config.ts` runs it once on each. */
@@ -216,9 +218,10 @@ export async function publish(registry: TestRegistry, input: Publish): Promise<a
 
 /**
  * Does what a runner does for the next ingest job, without looking at tensors: reads each file, checks its digest,
- * and reports a manifest, or the rejection given.
+ * and reports a manifest, or the rejection given. Unless told otherwise, every model has the tensors of one sample
+ * model, and every patch is one that fits it.
  */
-export async function runIngest(registry: TestRegistry, { readme = null, rejection, tensors = [] }: { readme?: string | null; rejection?: unknown[]; tensors?: unknown[] } = {}): Promise<Answer> {
+export async function runIngest(registry: TestRegistry, { readme = null, rejection, tensors }: { readme?: string | null; rejection?: unknown[]; tensors?: readonly ManifestTensor[] } = {}): Promise<Answer> {
   const claim = await claimIngest(registry)
   const files = []
   for (const { path, size, sha256: digest, get } of claim.spec.files) {
@@ -228,7 +231,9 @@ export async function runIngest(registry: TestRegistry, { readme = null, rejecti
     files.push({ path, size, etag: digest })
   }
   const facts = { modelType: 'llama', architectures: [], tieWordEmbeddings: false, quantization: null, layerCount: null, vocabularySize: null, tokenizerDigest: null, chatTemplateDigest: null }
-  const manifest = claim.spec.subject === 'model' ? { format: 'portllm.model/1', files, tensors, facts } : { format: 'portllm.patch/1', files, tensors, adapterConfig: '{}' }
+  const manifest = claim.spec.subject === 'model'
+    ? { format: 'portllm.model/1', files, tensors: tensors ?? sampleModel().tensors, facts }
+    : { ...samplePatch(sampleConfig(), sampleTensors()), files, ...(tensors !== undefined && { tensors }) }
   const result = rejection === undefined ? { manifest, readme } : { rejection }
   return registry.call('completeJob', { params: { id: claim.job.id }, token: claim.token, body: { result } })
 }

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { newOrganization, newToken, newUser, publish, fileList, startTestRegistry, type TestRegistry } from './harness.ts'
+import { sampleConfig, samplePatch, sampleTensors } from '../../patch/sample-manifests.ts'
+import { newOrganization, newToken, newUser, publish, fileList, runIngest, startTestRegistry, upload, type TestRegistry } from './harness.ts'
 
 let registry: TestRegistry
 beforeAll(async () => { registry = await startTestRegistry() })
@@ -57,6 +58,32 @@ describe('patches', () => {
     expect(codeOf(await draft('nonsense'))).toEqual([400, 'invalid_reference'])
     await registry.ok('draftModelVersion', { params: { org, name: 'base', version: 'v2' }, body: { files: fileList({ a: 'b' }) } })
     expect(codeOf(await draft(`${org}/base@v2`))).toEqual([404, 'base_not_found'])
+  })
+
+  it('that do not fit the base that they name are rejected, tensor by tensor, and may be put right', async () => {
+    const org = await withBase()
+    const params = { org, name: 'speech', version: '1.0.0' }
+    const patch = { kind: 'patch', ...params, base: `${org}/base@v1`, files: { 'adapter_config.json': `of ${org}` } } as const
+    await upload(registry, patch)
+    const { tensors } = samplePatch(sampleConfig(), sampleTensors(2, 16))
+    expect((await runIngest(registry, { tensors })).status).toBe(204)
+    const rejected = await registry.ok('getPatchVersion', { params })
+    expect(rejected).toMatchObject({ state: 'rejected', digest: null })
+    expect(rejected.rejection).toContainEqual({
+      code: 'shape-mismatch', tensor: 'model.layers.0.self_attn.q_proj.weight',
+      message: expect.stringMatching(new RegExp(`does not fit its base ${org}/base@v1: .*expected \\[16, 16\\], found \\[8, 8\\]`)),
+    })
+    expect(codeOf(await registry.call('getPatch', { params, token: null }))).toEqual([404, 'not_found'])
+    await publish(registry, patch)
+    expect(await registry.ok('getPatchVersion', { params, token: null })).toMatchObject({ state: 'published', rejection: null })
+  })
+
+  it('whose config contradicts its tensors are rejected', async () => {
+    const org = await withBase()
+    const params = { org, name: 'speech', version: '1.0.0' }
+    await upload(registry, { kind: 'patch', ...params, base: `${org}/base@v1`, files: { 'adapter_config.json': `of ${org}` } })
+    await runIngest(registry, { tensors: samplePatch(sampleConfig(), sampleTensors().slice(1)).tensors })
+    expect(await registry.ok('getPatchVersion', { params })).toMatchObject({ state: 'rejected', rejection: [{ code: 'unpaired-factor' }] })
   })
 
   it.each([['1.0'], ['v1.0.0'], ['latest'], ['1.0.0+build'], ['01.0.0']])('have no version %s', async (version) => {

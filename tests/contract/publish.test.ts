@@ -39,7 +39,7 @@ describe('publishing a model version', () => {
 
     expect((await runIngest(registry)).status).toBe(204)
     const published = await registry.ok('getModelVersion', { params, token: null })
-    expect(published).toMatchObject({ state: 'published', digest: draft.body.digest, tensorCount: 0, parent: null, files: [{ path: 'config.json', size: 22, etag: sha256(FILES['config.json']!) }, { path: 'empty.txt', size: 0 }, { path: 'model.safetensors', size: 1000 }] })
+    expect(published).toMatchObject({ state: 'published', digest: draft.body.digest, tensorCount: 9, parent: null, files: [{ path: 'config.json', size: 22, etag: sha256(FILES['config.json']!) }, { path: 'empty.txt', size: 0 }, { path: 'model.safetensors', size: 1000 }] })
     expect((await registry.ok('getModel', { params, token: null })).versions).toHaveLength(1)
     expect((await registry.ok('listModels', { token: null, query: { organization: org } })).items).toMatchObject([{ name: 'base', latestVersion: 'v1', description: 'A base.' }])
     expect((await registry.ok('getModelManifest', { params, token: null })).files).toHaveLength(3)

@@ -7,6 +7,7 @@ import { ApiError } from '../../errors.ts'
 import { recordAudit } from '../audit/record.ts'
 import type { JobRow } from '../jobs/job-view.ts'
 import { movePatchTags } from '../patches/move-tags.ts'
+import { checkPatchBase } from './check-patch-base.ts'
 import { lockVersion, ownerColumns, setState, stagedKey, type Rejection, type UploadSubject } from './subject.ts'
 import { findUploadSubject } from './find-subject.ts'
 import { digestOfFiles, readUploadFiles, type UploadFileRow } from './upload-view.ts'
@@ -19,7 +20,8 @@ const CHUNK = 500
 
 /**
  * What an ingest job found, made true in the transaction that completes the job: the version becomes `published`,
- * with its blobs, files and extents, or `rejected`. The state is compared and set, so it happens once.
+ * with its blobs, files and extents, or `rejected`, also where a patch does not fit its base. The state is compared
+ * and set, so it happens once.
  * Returns the staged keys to discard after the commit. Throws `wrong_state`, or `invalid_request` for a manifest
  * that is not of the files that were uploaded.
  */
@@ -29,12 +31,15 @@ export async function finishIngest({ ctx, tx, job, result }: { ctx: RequestConte
   if (state !== 'verifying') throw new ApiError('wrong_state', `${subject.reference} is ${state}, not verifying: its ingest cannot end now.`)
   const rows = await readUploadFiles(tx, subject)
   const discard = rows.map((row) => stagedKey(row.id))
-  if ('rejection' in result) {
-    await setState(tx, subject, 'rejected', [...result.rejection])
-    await recordAudit({ ctx, tx, entry: { organizationId: job.organizationId, action: `${subject.kind}-version.reject`, subject: subject.reference, before: { state }, after: { state: 'rejected', rejection: result.rejection } } })
+  const reject = async (rejection: readonly Rejection[]) => {
+    await setState(tx, subject, 'rejected', [...rejection])
+    await recordAudit({ ctx, tx, entry: { organizationId: job.organizationId, action: `${subject.kind}-version.reject`, subject: subject.reference, before: { state }, after: { state: 'rejected', rejection } } })
     return { discard }
   }
+  if ('rejection' in result) return reject(result.rejection)
   assertManifest(subject, rows, result.manifest)
+  const misfits = result.manifest.format === 'portllm.patch/1' ? await checkPatchBase({ tx, patchVersionId: subject.versionId, manifest: result.manifest }) : []
+  if (misfits.length > 0) return reject(misfits)
   await storeFiles(ctx, tx, subject, rows)
   const digest = await publish(ctx, tx, subject, result)
   await recordAudit({ ctx, tx, entry: { organizationId: job.organizationId, action: `${subject.kind}-version.publish`, subject: subject.reference, before: { state }, after: { state: 'published', digest } } })
