@@ -7,11 +7,3 @@ import type { Database } from '../../db/database.ts'
 export function inTransaction<T>({ db, tx }: { db: Database; tx?: Database | undefined }, work: (tx: Database) => Promise<T>): Promise<T> {
   return tx === undefined ? db.transaction((inner) => work(inner)) : work(tx)
 }
-
-/** Whether the error, or what caused it, is a broken unique constraint (PostgreSQL 23505). */
-export function isUniqueViolation(error: unknown): boolean {
-  for (let cause = error; cause instanceof Error; cause = cause.cause) {
-    if ('code' in cause && cause.code === '23505') return true
-  }
-  return false
-}

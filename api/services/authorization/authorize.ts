@@ -59,12 +59,6 @@ export function mayReadInternal(principal: Principal, organizationId: string): b
   return principal.kind === 'user' && hasReadScope(principal) && roleIn(principal, organizationId) !== null
 }
 
-export function mayPublish(principal: Principal, organizationId: string): boolean {
-  if (principal.kind === 'anonymous' || !principal.scopes.includes('publish')) return false
-  const role = roleIn(principal, organizationId)
-  return role === 'publisher' || role === 'admin'
-}
-
 export function roleIn(user: User, organizationId: string): Role | null {
   return user.isAdmin ? 'admin' : (user.roles.get(organizationId) ?? null)
 }
