@@ -6,13 +6,16 @@ import { ConfigError } from './config.ts'
 /** A lock that was not renewed for so long belongs to a server that has crashed. */
 const STALE_MS = 10_000
 
+/** Internal models, and the keys that sign, are for nobody else on the machine. */
+const PRIVATE = 0o700
+
 export interface LockedFolder {
   release(): Promise<void>
 }
 
 /** Makes the data folder and takes it for this process. Throws ConfigError where another server has it. */
 export async function lockDataFolder(folder: string, onLost: (error: Error) => void): Promise<LockedFolder> {
-  await mkdir(folder, { recursive: true }).catch((error: Error) => {
+  await mkdir(folder, { recursive: true, mode: PRIVATE }).catch((error: Error) => {
     throw new ConfigError(`The data folder ${folder} cannot be made: ${error.message}`)
   })
   const pidFile = join(folder, 'server.pid')
