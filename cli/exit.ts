@@ -26,7 +26,7 @@ export const EXIT_HELP = `Exit codes:
   6  not logged in, or not allowed
   7  the registry cannot be reached
   8  bytes do not have the digest that they should have
-  9  the disk is full
+  9  the disk is full, here or at the registry
   130, 143  interrupted; run the same command again to resume`
 
 /** An error whose message is for the user: what was wrong, where, and what to do. */

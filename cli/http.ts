@@ -1,12 +1,14 @@
+import type { Reason } from '../patch/resolution.ts'
 import type { Connection } from './config.ts'
 import { CliError, EXIT, type ExitCode } from './exit.ts'
 import { explainNetworkError, TransientError, withRetries } from './network.ts'
+import { describeReason } from './reasons.ts'
 
 /** Answers of a gateway or of an overloaded registry, which may be different the next time. */
 const RETRIED_STATUSES: ReadonlySet<number> = new Set([429, 502, 503, 504])
 
 const EXIT_BY_CODE: Readonly<Record<string, ExitCode>> = {
-  invalid_name: EXIT.usage, invalid_reference: EXIT.usage, incompatible: EXIT.incompatible, digest_mismatch: EXIT.damaged,
+  invalid_request: EXIT.usage, invalid_name: EXIT.usage, invalid_reference: EXIT.usage, incompatible: EXIT.incompatible, digest_mismatch: EXIT.damaged, disk_full: EXIT.diskFull,
 }
 const EXIT_BY_STATUS: Readonly<Record<number, ExitCode>> = {
   401: EXIT.authentication, 403: EXIT.authentication, 404: EXIT.notFound, 409: EXIT.conflict, 410: EXIT.notFound,
@@ -56,5 +58,11 @@ export function apiError(body: unknown, status: number, connection: Connection):
   }
   const exit = EXIT_BY_CODE[code] ?? EXIT_BY_STATUS[status] ?? EXIT.failure
   const hint = status === 401 ? (connection.token === null ? ' You are not logged in: run `portllm login`, or set PORTLLM_TOKEN.' : ' Log in again with `portllm login`.') : ''
-  return new CliError(exit, code, `${message.replace(/([^.!?])$/, '$1.')}${hint}`, { details: { ...details, requestId } })
+  return new CliError(exit, code, `${message.replace(/([^.!?])$/, '$1.')}${hint}${listRefusals(details)}`, { details: { ...details, requestId } })
+}
+
+/** Every refusal in a line of its own, where an answer has several or its message leaves out what to do. */
+function listRefusals(details: Record<string, unknown> | undefined): string {
+  const reasons = Array.isArray(details?.reasons) ? (details.reasons as Reason[]) : []
+  return reasons.filter(({ severity }) => severity === 'refusal').map((reason) => `\n  - ${describeReason(reason)}`).join('')
 }

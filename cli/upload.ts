@@ -99,7 +99,7 @@ async function sendPart(file: LocalFile, { number }: UploadPart, fresh: FreshPar
 
 function storeError(status: number, answer: string, path: string): Error {
   if (status === 401 || status === 403) return new TransientError(`The store refuses the upload of ${path} (${status})`, true)
-  if (status === 507) return new CliError(EXIT.failure, 'disk_full', `The registry has no space left for ${path}. Its operator must free some; run the same command again after that.`)
+  if (status === 507) return new CliError(EXIT.diskFull, 'disk_full', `The registry has no space left for ${path}. Its operator must free some; run the same command again after that.`)
   if (status >= 500 || status === 408 || status === 429) return new TransientError(`The store could not take ${path} (${status})`)
   return new CliError(EXIT.failure, 'upload_refused', `The store refuses ${path} (${status}): ${storeMessage(answer)}. Run the same command again.`)
 }

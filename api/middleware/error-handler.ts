@@ -22,6 +22,7 @@ function toApiError(error: Error): ApiError {
   if (error instanceof ApiError) return error
   if (error instanceof ReferenceError) return new ApiError(error.code === 'bad-name' || error.code === 'bad-version' ? 'invalid_name' : 'invalid_reference', error.message)
   if (error instanceof HTTPException) {
+    if (error.status === 415) return new ApiError('invalid_request', 'The body must be JSON. Send it with Content-Type: application/json.')
     return new ApiError(error.status === 413 ? 'body_too_large' : 'invalid_request', error.message || 'The request could not be read.')
   }
   if (isDiskFull(error)) {

@@ -27,7 +27,8 @@ async function info(session: Session, options: CommonOptions & { kind?: 'model' 
   }
   const { organization, name, selector } = parseReference(text)
   const model = options.kind === 'patch' ? null : await optional(registry.getModel(organization, name), options.kind === 'model')
-  const patch = options.kind === 'model' ? null : await optional(registry.getPatch(organization, name), options.kind === 'patch' || model === null)
+  const patch = options.kind === 'model' ? null : await optional(registry.getPatch(organization, name), options.kind === 'patch')
+  if (model === null && patch === null) throw new CliError(EXIT.notFound, 'not_found', `There is no model and no patch ${organization}/${name}, or you may not see it.`)
   if (model !== null && patch !== null) throw usageError(`${organization}/${name} is both a model and a patch: say which with --kind model or --kind patch.`)
   return patch === null ? modelInfo(registry, model!, selector) : patchInfo(registry, patch, selector)
 }

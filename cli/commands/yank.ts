@@ -6,7 +6,8 @@ export function addYank(program: Command): void {
   const yanking = addCommand(program, 'yank <org/name@version>', 'take a patch version out of ranges and tags')
     .requiredOption('--reason <text>', 'why; shown to everybody who resolves it')
     .addHelpText('after', `
-Nothing is deleted: a lockfile or an exact version still finds it, with a warning.
+Nothing is deleted: a lockfile still gets the same bytes. Whoever asks for the version by its number is told why it was
+yanked.
 
 Example:
   portllm yank hospital/triage@1.0.1 --reason "trained on the wrong labels"`)

@@ -78,6 +78,24 @@ test('a patch of another architecture does not fit its base, and each tensor is 
   await expectNothingPublished()
 })
 
+test('get onto a model of another shape names every tensor, what was expected and found, and what to do', async () => {
+  const gemma = await copyFixture(cli, 'gemma2')
+  await cli.ok('publish', join(gemma, 'base'), '--name', 'lab/gemma', '--version', '1.0')
+  await cli.ok('publish', join(llama, 'patch-kind'), '--name', 'lab/kind', '--version', '1.0.0', '--base', 'lab/tiny@1.0')
+  const output = join(cli.folder, 'misfit')
+  const refused = await cli.run(['get', 'lab/gemma@1.0', '--patch', 'lab/kind', '--output', output])
+  expect(refused.code).toBe(3)
+  for (const layer of [0, 1, 2, 3]) expect(refused.stderr).toMatch(new RegExp(`layers\\.${layer}\\.self_attn\\.v_proj\\.weight .*expected \\[128, 128\\], found \\[64, 128\\].*Choose`))
+  await expect(stat(output)).rejects.toThrow('ENOENT')
+})
+
+test('a registry whose disk is full is told apart', async () => {
+  cli.proxy.decide = ({ method, path }) => (method === 'PUT' && path.startsWith('/blobs/') ? 507 : 'pass')
+  const folder = await copyOf('patch-kind')
+  await writeFile(join(folder, 'README.md'), 'never sent before')
+  expect(await publishPatch(folder)).toMatchObject({ code: 9, json: { error: { code: 'disk_full' } } })
+})
+
 test('a variety that cannot be merged is refused by its name', async () => {
   const folder = await copyOf('patch-kind')
   const path = join(folder, 'adapter_config.json')
@@ -118,7 +136,10 @@ test.each([
   { args: ['publish', '.', '--name', 'lab/patch', '--version', '1.0.0', '--base', 'lab/tiny@9.0'], code: 4, says: 'Publish the model first' },
   { args: ['publish', '.', '--name', 'nobody/patch', '--version', '1.0.0', '--base', 'lab/tiny@1.0'], code: 4, says: 'nobody' },
   { args: ['publish', '/nowhere', '--name', 'lab/patch', '--version', '1.0.0'], code: 4, says: '/nowhere' },
+  { args: ['publish', '.', '--name', 'lab/patch', '--version', '1.0.0', '--base', 'lab/tiny@1.0', '--target-range', 'bogus range'], code: 2, says: 'bogus range' },
   { args: ['resolve', 'lab/none', '--target', 'lab/tiny@1.0'], code: 4, says: 'lab/none' },
+  { args: ['info', 'lab/none'], code: 4, says: 'no model and no patch lab/none' },
+  { args: ['jobs', 'show', 'nonsense'], code: 2, says: 'id (param)' },
   { args: ['get', 'lab/tiny', '--output', 'out'], code: 2, says: 'lab/tiny@1.0' },
   { args: ['get', 'lab/tiny@1.0', '--patch', 'lab/x:heavy', '--output', 'out'], code: 2, says: 'heavy' },
   { args: ['get', '--lock', 'none.lock', '--output', 'out'], code: 4, says: 'none.lock' },

@@ -1,5 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, rm, stat } from 'node:fs/promises'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -34,6 +34,8 @@ describe('the registry', () => {
     const { status, body } = await registry.call('createToken', { body: { name: 'x', scopes: ['everything'] } })
     expect([status, body.error.code]).toEqual([400, 'invalid_request'])
     expect(body.error.message).toContain('scopes.0')
+    const unnamed = await registry.call('resolvePatches', { query: { target: 'lab/base@v1' } })
+    expect([unnamed.status, unnamed.body.error.message]).toEqual([400, expect.stringContaining('patch=org/name')])
   })
 
   it.each(['{"name":', '[]', '"x"', 'null', '{"name":"a","unknown":1}'])('refuses the body %s', async (body) => {
@@ -70,6 +72,12 @@ describe('the registry', () => {
     }
   })
 
+  it('says how a body is to be sent', async () => {
+    const response = await fetch(`${registry.url}/v1/organizations`, { method: 'POST', headers: { 'Content-Type': 'text/plain', Authorization: `Bearer ${registry.adminToken}` }, body: '{"name":"x"}' })
+    const { error } = (await response.json()) as { error: { code: string; message: string } }
+    expect([response.status, error.code, error.message]).toEqual([400, 'invalid_request', expect.stringContaining('application/json')])
+  })
+
   it('lets no second server at the same data folder', async () => {
     await expect(startServer({ ...registry.config, port: 0 }, { onFatal() {} })).rejects.toThrow(new RegExp(`process ${process.pid}.*${registry.data}.*--data`, 's'))
     expect((await registry.call('getHealth')).status).toBe(200)
@@ -91,9 +99,12 @@ describe('the registry', () => {
 // It brings its own database, so one run is enough.
 if (ENGINE === 'pglite') describe('the server process', () => {
   it('shows its first token once, ends on SIGTERM, and is taken over after a crash', { timeout: 90_000 }, async () => {
-    const folder = await mkdtemp(join(tmpdir(), 'portllm-test-'))
+    const parent = await mkdtemp(join(tmpdir(), 'portllm-test-'))
+    const folder = join(parent, 'data')
     try {
       const first = await startProcess(folder)
+      // Internal models and signing keys lie in it.
+      expect((await stat(folder)).mode & 0o777).toBe(0o700)
       expect(first.ready.bootstrapToken).toMatch(/^plm_/)
       const refused = await runServer(['--data', folder, '--port', '0'])
       expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining(`process ${first.child.pid}`)])
@@ -111,7 +122,7 @@ if (ENGINE === 'pglite') describe('the server process', () => {
       third.child.kill('SIGTERM')
       expect(await closed(third.child)).toBe(0)
     } finally {
-      await rm(folder, { recursive: true })
+      await rm(parent, { recursive: true })
     }
   })
 })

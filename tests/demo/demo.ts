@@ -26,15 +26,24 @@ interface Scores {
   tasks: Record<string, { examples: number; chance: number }>
 }
 
-const { values: options } = parseArgs({
-  options: {
-    architecture: { type: 'string', default: 'llama' },
-    data: { type: 'string', default: join(ROOT, '.portllm/demo') },
-    serve: { type: 'boolean', default: false },
-    port: { type: 'string', default: '0' },
-    help: { type: 'boolean', default: false },
-  },
-})
+const options = readOptions()
+
+function readOptions() {
+  try {
+    return parseArgs({
+      options: {
+        architecture: { type: 'string', default: 'llama' },
+        data: { type: 'string', default: join(ROOT, '.portllm/demo') },
+        serve: { type: 'boolean', default: false },
+        port: { type: 'string', default: '0' },
+        help: { type: 'boolean', default: false },
+      },
+    }).values
+  } catch (error) {
+    console.error(`${(error as Error).message}\n\n${HELP}`)
+    process.exit(1)
+  }
+}
 
 let stepNumber = 0
 function step(title: string): void {

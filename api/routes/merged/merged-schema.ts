@@ -4,7 +4,7 @@ import { Digest } from '../runner/runner-schema.ts'
 
 /** `patch=` once or several times. */
 export const PatchReferences = z
-  .union([z.string(), z.array(z.string())])
+  .union([z.string(), z.array(z.string())], { error: 'name at least one patch, as patch=org/name@range:weight' })
   .transform((value) => (typeof value === 'string' ? [value] : value))
   .openapi({ type: 'array', items: { type: 'string' }, description: '`org/name`, with `@version`, `@range` or `@tag`, and `:weight`. Repeat it for several patches; their order is the order of summation.', example: ['hospital/triage@^1:0.5'] })
 
