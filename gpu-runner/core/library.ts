@@ -1,5 +1,6 @@
 import koffi, { type LibraryHandle } from 'koffi'
 import type { Dtype } from '../../patch/dtype.ts'
+import type { TensorInfo } from '../../patch/safetensors.ts'
 import { buildCore } from './build.ts'
 
 /** Numbers of portllm_core.h. */
@@ -26,6 +27,8 @@ export class CoreError extends Error {
 
 /** Address of a `portllm_tensor`. */
 export type TensorHandle = bigint
+/** Address of a `portllm_source`. */
+export type SourceHandle = bigint
 
 const MESSAGE_SIZE = 512
 
@@ -39,8 +42,12 @@ export interface Library {
   figures(tensor: TensorHandle): { patchNorm: number; realisedNorm: number; residualNorm: number; nonFinite: number }
   free(tensor: TensorHandle): void
   countNonFinite(bytes: Uint8Array, dtype: number): Promise<number>
+  /** What the core reads in the first bytes of a safetensors file of `fileSize` bytes; offsets are from the start of the file. */
+  readHeader(bytes: Uint8Array, fileSize: number): Promise<TensorInfo[]>
+  openSource(file: number): SourceHandle
+  freeSource(source: SourceHandle): void
   /** `segments`: five 64-bit words each, as portllm_segment; `control`: three, as portllm_control. */
-  writeSegments(source: number, destination: number, segments: BigUint64Array, path: CorePath, threads: number, control: BigUint64Array): Promise<void>
+  writeSegments(source: SourceHandle, destination: number, segments: BigUint64Array, path: CorePath, threads: number, control: BigUint64Array): Promise<void>
   cloneFile(source: number, destination: number): boolean
   copyMemory(out: Uint8Array, from: Uint8Array, threads: number): Promise<void>
   fmaRate(path: CorePath, threads: number): Promise<number>
@@ -64,6 +71,7 @@ export function openLibrary(): Promise<Library> {
 function bind(file: string): Library {
   const handle = koffi.load(file)
   const tensorPointer = koffi.pointer(koffi.opaque())
+  const sourcePointer = koffi.pointer(koffi.opaque())
   const memory = 'void *'
   const failing = (name: string, args: readonly unknown[]) => handle.func(name, 'int32_t', [...(args as string[]), memory, 'size_t'])
 
@@ -75,7 +83,10 @@ function bind(file: string): Library {
   const figures = failing('portllm_tensor_figures', [tensorPointer, memory])
   const free = handle.func('portllm_tensor_free', 'void', [tensorPointer])
   const count = failing('portllm_count_non_finite', [memory, 'uint64_t', 'int32_t', memory])
-  const write = failing('portllm_write_segments', ['int32_t', 'int32_t', memory, 'uint64_t', 'int32_t', 'uint32_t', memory])
+  const header = failing('portllm_read_header', [memory, 'uint64_t', 'uint64_t', memory, 'uint64_t', memory])
+  const sourceOpen = failing('portllm_source_open', ['int32_t', koffi.out(koffi.pointer(sourcePointer))])
+  const sourceFree = handle.func('portllm_source_free', 'void', [sourcePointer])
+  const write = failing('portllm_write_segments', [sourcePointer, 'int32_t', memory, 'uint64_t', 'int32_t', 'uint32_t', memory])
   const clone = handle.func('portllm_clone_file', 'int32_t', ['int32_t', 'int32_t'])
   const copy = handle.func('portllm_copy_memory', 'void', [memory, memory, 'uint64_t', 'uint32_t'])
   const fmaRate = handle.func('portllm_fma_rate', 'double', ['int32_t', 'uint32_t'])
@@ -105,6 +116,19 @@ function bind(file: string): Library {
       await call(count, [bytes, bytes.byteLength, dtype, total])
       return total[0]!
     },
+    async readHeader(bytes, fileSize) {
+      const length = new BigUint64Array(1)
+      for (let json = Buffer.allocUnsafeSlow(2 * bytes.byteLength + 64); ; json = Buffer.allocUnsafeSlow(Number(length[0]))) {
+        await call(header, [bytes, bytes.byteLength, fileSize, json, json.byteLength, length])
+        if (length[0]! <= json.byteLength) return JSON.parse(json.toString('utf8', 0, Number(length[0]))) as TensorInfo[]
+      }
+    },
+    openSource(file) {
+      const made: [SourceHandle | null] = [null]
+      callNow(sourceOpen, [file, made])
+      return made[0]!
+    },
+    freeSource: (source) => sourceFree(source),
     writeSegments: (source, destination, segments, path, threads, control) =>
       call(write, [source, destination, segments, segments.length / 5, PATHS[path], threads, control]),
     cloneFile: (source, destination) => clone(source, destination) === 1,

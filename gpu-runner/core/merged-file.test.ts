@@ -3,6 +3,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile, mkdir } from 'node:fs/promis
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
+import { writeHeader } from '../../patch/safetensors.ts'
 import { loadCore } from './core.ts'
 import type { Segment } from './merged-file.ts'
 import type { Addend } from './tensor-merge.ts'
@@ -14,17 +15,28 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true })
 })
 
-const HEADER = 1000
 const ROWS = 1500
 const COLS = 700
 const TENSOR = ROWS * COLS * 2
 const TAIL = 9_000_001
+/** Tensors of which thousands are merged in batches. */
+const SMALL = Array.from({ length: 1000 }, (_, i) => ({ name: `small.${i}`, dtype: 'BF16' as const, shape: [7, 3] }))
+const PREFIX = writeHeader([
+  { name: 'a', dtype: 'BF16', shape: [ROWS, COLS] },
+  { name: 'b', dtype: 'BF16', shape: [ROWS, COLS] },
+  ...SMALL,
+  { name: 'tail', dtype: 'U8', shape: [TAIL] },
+])
+const HEADER = PREFIX.byteLength
+const SMALL_AT = HEADER + 2 * TENSOR
+const TAIL_AT = SMALL_AT + 1000 * 42
 
-/** A source file: header, two bf16 tensors, a tail that takes several pieces to copy. */
+/** A source file: two bf16 tensors, many small ones, a tail that takes several pieces to copy. */
 async function writeSource(): Promise<{ path: string; bytes: Buffer }> {
-  const bytes = Buffer.alloc(HEADER + 2 * TENSOR + TAIL)
+  const bytes = Buffer.alloc(TAIL_AT + TAIL)
   for (let i = 0; i < bytes.length; i++) bytes[i] = (i * 31 + (i >> 9)) & 255
-  for (let i = HEADER; i < HEADER + 2 * TENSOR; i += 2) bytes[i + 1] = 0x3c
+  for (let i = HEADER; i < TAIL_AT; i += 2) bytes[i + 1] = 0x3c
+  bytes.set(PREFIX)
   const path = join(folder, 'source')
   await writeFile(path, bytes)
   return { path, bytes }
@@ -45,7 +57,7 @@ test('segments arrive in order, and the merged ones equal mergeRows', async () =
   const segments: Segment[] = [
     { kind: 'bytes', bytes: header },
     merge(HEADER, 3),
-    { kind: 'copy', offset: HEADER + 2 * TENSOR, length: TAIL },
+    { kind: 'copy', offset: TAIL_AT, length: TAIL },
     { ...lazily, addends: async () => lazily.addends },
     { kind: 'copy', offset: 7, length: 0 },
   ]
@@ -62,7 +74,7 @@ test('segments arrive in order, and the merged ones equal mergeRows', async () =
     expect(result.figures[rank === 3 ? 0 : 1]).toEqual(tensor.finish())
     expected.push(out)
   }
-  expected.splice(2, 0, source.bytes.subarray(HEADER + 2 * TENSOR))
+  expected.splice(2, 0, source.bytes.subarray(TAIL_AT))
   const written = await readFile(destination)
   expect(written.equals(Buffer.concat(expected))).toBe(true)
   expect(result.bytes).toBe(written.length)
@@ -74,7 +86,7 @@ test('several thousand small tensors, in batches, with one thread and with many'
   const small = { kind: 'merge' as const, dtype: 'BF16' as const, rows: 7, cols: 3 }
   const factor = (count: number) => ({ bytes: new Uint8Array(Float32Array.from({ length: count }, () => 0.25).buffer), dtype: 'F32' as const, transpose: false })
   const product = [{ left: factor(7 * 2000), right: factor(3 * 2000), rank: 2000, scale: 1 }]
-  const segments: Segment[] = Array.from({ length: 2000 }, (_, i) => i % 2 ? { kind: 'copy', offset: i, length: 13 } : { ...small, offset: HEADER + i * 42, addends: () => product })
+  const segments: Segment[] = Array.from({ length: 2000 }, (_, i) => i % 2 ? { kind: 'copy', offset: HEADER + i, length: 13 } : { ...small, offset: SMALL_AT + i * 21, addends: () => product })
   const outputs = []
   for (const threads of [1, 5]) {
     const destination = join(folder, `small-${threads}`)
@@ -89,8 +101,8 @@ test('a file of one empty segment list is empty, and an existing destination is 
   const core = await loadCore()
   const destination = join(folder, 'replaced')
   await writeFile(destination, 'what was there before')
-  await core.writeMergedFile({ source: source.path, destination, segments: [{ kind: 'copy', offset: 0, length: 4 }] })
-  expect(await readFile(destination)).toEqual(source.bytes.subarray(0, 4))
+  await core.writeMergedFile({ source: source.path, destination, segments: [{ kind: 'copy', offset: HEADER, length: 4 }] })
+  expect(await readFile(destination)).toEqual(source.bytes.subarray(HEADER, HEADER + 4))
   await core.writeMergedFile({ source: source.path, destination, segments: [] })
   expect((await readFile(destination)).length).toBe(0)
 })
@@ -117,7 +129,7 @@ test('a failed merge leaves the destination as it was, and nothing beside it', a
   expect((await failing(destination, [merge(HEADER, 3)], { signal: AbortSignal.abort(new Error('enough')) })).message).toBe('enough')
 
   const controller = new AbortController()
-  const many: Segment[] = Array.from({ length: 200 }, () => ({ kind: 'copy', offset: 0, length: source.bytes.length }))
+  const many: Segment[] = Array.from({ length: 200 }, () => ({ kind: 'copy', offset: HEADER, length: source.bytes.length - HEADER }))
   const running = failing(destination, many, { signal: controller.signal })
   setTimeout(() => controller.abort(new Error('stopped half-way')), 30)
   expect((await running).message).toBe('stopped half-way')
@@ -150,7 +162,7 @@ const disk = mountSmallDisk()
 test.skipIf(disk === null)('a full disk is ENOSPC, names the destination, and leaves nothing behind', async () => {
   const destination = join(disk!, 'model.safetensors')
   for (const segments of [
-    [{ kind: 'copy' as const, offset: 0, length: source.bytes.length }],
+    [{ kind: 'copy' as const, offset: HEADER, length: source.bytes.length - HEADER }],
     [{ kind: 'bytes' as const, bytes: source.bytes }],
     [0, 1, 2].map(() => merge(HEADER, 3)),
   ]) {

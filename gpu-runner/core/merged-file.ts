@@ -3,10 +3,13 @@ import { open, rename, rm, type FileHandle } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { getSystemErrorMap } from 'node:util'
 import { DTYPE_BITS, type MergeableDtype } from '../../patch/dtype.ts'
-import { CoreError, type Library, type TensorHandle } from './library.ts'
+import { CoreError, type Library, type SourceHandle, type TensorHandle } from './library.ts'
 import { packTensor, type Addend, type Engine, type MergeFigures } from './tensor-merge.ts'
 
-/** One range of the destination; the segments in order make up the whole file. Offsets are into the source file. */
+/**
+ * One range of the destination; the segments in order make up the whole file. Offsets are into the source file, of which
+ * any bytes are copied, and a tensor or a run of its rows is merged.
+ */
 export type Segment =
   | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
   | { readonly kind: 'copy'; readonly offset: number; readonly length: number }
@@ -21,6 +24,7 @@ export type Segment =
     }
 
 export interface MergedFileJob {
+  /** A sound safetensors file. */
   readonly source: string
   readonly destination: string
   readonly segments: readonly Segment[]
@@ -40,6 +44,12 @@ export interface MergedFile {
   readonly cloned: boolean
 }
 
+/** The source's file, and what the core holds of it. */
+interface Source {
+  readonly file: FileHandle
+  readonly checked: SourceHandle
+}
+
 interface Placed {
   readonly segment: Segment
   readonly at: number
@@ -55,39 +65,48 @@ const PROGRESS_MS = 100
  * synced, then renamed, so that the destination is either whole or as it was before.
  *
  * @throws Error with `code` (ENOSPC, ENOENT, …) and `path` where a file cannot be read or written; CoreError
- * where a segment is wrong.
+ * where the source is no safetensors file or a segment is wrong.
  */
 export async function writeMergedFile(engine: Engine, job: MergedFileJob): Promise<MergedFile> {
   job.signal?.throwIfAborted()
-  const source = await open(job.source, 'r')
+  const file = await open(job.source, 'r')
   try {
-    const placed = await place(job, source)
-    const total = placed.reduce((sum, { length }) => sum + length, 0)
-    const temporary = join(dirname(job.destination), `.${basename(job.destination)}.${randomUUID()}.tmp`)
-    const destination = await open(temporary, 'wx').catch((error) => {
-      throw Object.assign(error, { path: job.destination })
-    })
+    const checked = openSource(engine.library, file, job.source)
     try {
-      const result = await fill(engine, job, placed, total, source, destination)
-      if (job.sync !== false) await destination.sync()
-      await destination.close()
-      await rename(temporary, job.destination)
-      if (job.sync !== false) await syncFolder(dirname(job.destination))
-      return { bytes: total, ...result }
-    } catch (error) {
-      await destination.close().catch(() => undefined)
-      await rm(temporary, { force: true })
-      throw namingDestination(error, job.destination)
+      return await writeFrom(engine, job, { file, checked })
+    } finally {
+      engine.library.freeSource(checked)
     }
   } finally {
-    await source.close()
+    await file.close()
   }
 }
 
-async function fill(engine: Engine, job: MergedFileJob, placed: readonly Placed[], total: number, source: FileHandle, destination: FileHandle) {
+async function writeFrom(engine: Engine, job: MergedFileJob, source: Source): Promise<MergedFile> {
+  const placed = await place(job, source.file)
+  const total = placed.reduce((sum, { length }) => sum + length, 0)
+  const temporary = join(dirname(job.destination), `.${basename(job.destination)}.${randomUUID()}.tmp`)
+  const destination = await open(temporary, 'wx').catch((error) => {
+    throw Object.assign(error, { path: job.destination })
+  })
+  try {
+    const result = await fill(engine, job, placed, total, source, destination)
+    if (job.sync !== false) await destination.sync()
+    await destination.close()
+    await rename(temporary, job.destination)
+    if (job.sync !== false) await syncFolder(dirname(job.destination))
+    return { bytes: total, ...result }
+  } catch (error) {
+    await destination.close().catch(() => undefined)
+    await rm(temporary, { force: true })
+    throw namingDestination(error, job.destination)
+  }
+}
+
+async function fill(engine: Engine, job: MergedFileJob, placed: readonly Placed[], total: number, source: Source, destination: FileHandle) {
   const { library } = engine
   const inPlace = ({ segment, at }: Placed) => segment.kind === 'copy' && segment.offset === at
-  const cloned = placed.some(inPlace) && library.cloneFile(source.fd, destination.fd)
+  const cloned = placed.some(inPlace) && library.cloneFile(source.file.fd, destination.fd)
   await destination.truncate(total)
 
   const control = new BigUint64Array(3)
@@ -103,7 +122,7 @@ async function fill(engine: Engine, job: MergedFileJob, placed: readonly Placed[
         for (const { segment, at } of batch.bytes) {
           if (segment.kind === 'bytes') await writeAll(destination, segment.bytes, at)
         }
-        await library.writeSegments(source.fd, destination.fd, batch.words(), engine.path, engine.threads, control)
+        await library.writeSegments(source.checked, destination.fd, batch.words(), engine.path, engine.threads, control)
         for (const tensor of batch.tensors) figures.push(library.figures(tensor))
       } catch (error) {
         job.signal?.throwIfAborted()
@@ -183,6 +202,15 @@ async function place(job: MergedFileJob, source: FileHandle): Promise<Placed[]> 
     at += length
     return item
   })
+}
+
+function openSource(library: Library, file: FileHandle, path: string): SourceHandle {
+  try {
+    return library.openSource(file.fd)
+  } catch (error) {
+    if (error instanceof CoreError) error.message = `${path} is not a sound safetensors file: ${error.message}`
+    throw error
+  }
 }
 
 async function writeAll(file: FileHandle, bytes: Uint8Array, at: number): Promise<void> {

@@ -94,9 +94,32 @@ PORTLLM_EXPORT void portllm_tensor_free(portllm_tensor *tensor);
 PORTLLM_EXPORT int32_t portllm_count_non_finite(const void *bytes, uint64_t size, int32_t dtype,
                                                 double *count, char *message, size_t message_size);
 
+/*
+ * Reads the header of a safetensors file from its first bytes and checks it: `size` of the file's `file_size` bytes, the
+ * header at least. Gives its tensors in the order of their data as JSON, with offsets from the start of the file:
+ * [{"name":…,"dtype":…,"shape":[…],"begin":…,"end":…}, …]. `length` receives the length of the text; it is written
+ * where `json_size` is at least that.
+ */
+PORTLLM_EXPORT int32_t portllm_read_header(const void *bytes, uint64_t size, uint64_t file_size,
+                                           char *json, uint64_t json_size, uint64_t *length,
+                                           char *message, size_t message_size);
+
+/* A safetensors file that is open for reading, with its header as the core has read and checked it. */
+typedef struct portllm_source portllm_source;
+
+/* `file` may be closed afterwards. Memory: the header, at most 16 MiB, a few times. */
+PORTLLM_EXPORT int32_t portllm_source_open(int32_t file, portllm_source **source, char *message,
+                                           size_t message_size);
+
+/* Not while it is written from. */
+PORTLLM_EXPORT void portllm_source_free(portllm_source *source);
+
 enum portllm_segment_kind { PORTLLM_COPY = 0, PORTLLM_MERGE = 1 };
 
-/* A range of the destination: copied from the source, or merged from a tensor of the source. */
+/*
+ * A range of the destination: copied from the source, or merged from one tensor of the source, or from a run of its rows,
+ * with the dtype that it has there.
+ */
 typedef struct {
   uint64_t kind;
   uint64_t source_offset;
@@ -113,10 +136,11 @@ typedef struct {
 } portllm_control;
 
 /*
- * Writes segments from one open file into another: pread, kernel, pwrite in tiles, `threads` tiles at
- * a time; memory is threads x tile whatever the size of the files. Syncs nothing.
+ * Writes segments, in the order of the destination and without overlap, from a source into another open file: pread,
+ * kernel, pwrite in tiles, `threads` (1 to 1024) tiles at a time; memory is threads x tile whatever the size of the
+ * files. All segments are checked before the first byte is written. Syncs nothing.
  */
-PORTLLM_EXPORT int32_t portllm_write_segments(int32_t source, int32_t destination,
+PORTLLM_EXPORT int32_t portllm_write_segments(const portllm_source *source, int32_t destination,
                                               const portllm_segment *segments, uint64_t count,
                                               int32_t path, uint32_t threads,
                                               portllm_control *control, char *message,

@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "parallel.h"
+#include "source.h"
 #include "status.h"
 #include "tensor.h"
 
@@ -90,40 +91,22 @@ uint64_t pieces_of(const portllm_segment &segment) {
   return (segment.tensor->rows + rows - 1) / rows;
 }
 
-void check(const portllm_segment &segment, uint64_t index) {
-  const auto at = static_cast<unsigned long long>(index);
-  uint64_t end;
-  if (segment.kind > PORTLLM_MERGE) fail(PORTLLM_INVALID, "segment %llu is of unknown kind", at);
-  if (segment.length == 0) fail(PORTLLM_INVALID, "segment %llu is empty", at);
-  if (__builtin_add_overflow(segment.source_offset, segment.length, &end) || end > INT64_MAX ||
-      __builtin_add_overflow(segment.destination_offset, segment.length, &end) || end > INT64_MAX) {
-    fail(PORTLLM_INVALID, "segment %llu lies outside any file", at);
-  }
-  if (segment.kind == PORTLLM_COPY) return;
-  if (!segment.tensor) fail(PORTLLM_INVALID, "segment %llu has no tensor", at);
-  if (segment.tensor->products.empty()) fail(PORTLLM_INVALID, "nothing is added to the tensor of segment %llu", at);
-  if (segment.tensor->row_bytes * segment.tensor->rows != segment.length) {
-    fail(PORTLLM_INVALID, "segment %llu has %llu bytes, its tensor has %llu", at, static_cast<unsigned long long>(segment.length),
-         static_cast<unsigned long long>(segment.tensor->row_bytes * segment.tensor->rows));
-  }
-}
-
 }  // namespace
 }  // namespace portllm
 
 using namespace portllm;
 
-extern "C" int32_t portllm_write_segments(int32_t source, int32_t destination, const portllm_segment *segments, uint64_t count,
-                                          int32_t path, uint32_t threads, portllm_control *control, char *message,
+extern "C" int32_t portllm_write_segments(const portllm_source *source, int32_t destination, const portllm_segment *segments,
+                                          uint64_t count, int32_t path, uint32_t threads, portllm_control *control, char *message,
                                           size_t message_size) {
   return guarded(message, message_size, [&] {
-    if (!control || (!segments && count)) fail(PORTLLM_INVALID, "an argument is null");
-    if (threads == 0) fail(PORTLLM_INVALID, "at least one thread is needed");
+    if (!source || !control || (!segments && count)) fail(PORTLLM_INVALID, "an argument is null");
+    if (threads == 0 || threads > kThreadCap) fail(PORTLLM_INVALID, "%u threads: 1 to %u are possible", threads, kThreadCap);
     const Path &kernels = path_of(path);
+    check_segments(*source, destination, segments, count);
     std::vector<uint64_t> first_piece(count + 1, 0);
     uint64_t buffer_size = kTileBytes;
     for (uint64_t s = 0; s < count; s++) {
-      check(segments[s], s);
       first_piece[s + 1] = first_piece[s] + pieces_of(segments[s]);
       if (segments[s].kind == PORTLLM_MERGE) {
         segments[s].tensor->sealed = true;
@@ -149,13 +132,13 @@ extern "C" int32_t portllm_write_segments(int32_t source, int32_t destination, c
         if (segment.kind == PORTLLM_COPY) {
           const uint64_t offset = within * kCopyBytes;
           size = std::min(kCopyBytes, segment.length - offset);
-          copy_range(source, segment.source_offset + offset, destination, segment.destination_offset + offset, size, buffer, buffer_size);
+          copy_range(source->file, segment.source_offset + offset, destination, segment.destination_offset + offset, size, buffer, buffer_size);
         } else {
           portllm_tensor &tensor = *segment.tensor;
           const uint64_t rows = rows_per_tile(tensor), row = within * rows;
           const uint64_t row_count = std::min(rows, tensor.rows - row), offset = row * tensor.row_bytes;
           size = row_count * tensor.row_bytes;
-          read_all(source, buffer, size, segment.source_offset + offset);
+          read_all(source->file, buffer, size, segment.source_offset + offset);
           tensor.merge_band(kernels, true, false, row, row_count, buffer, buffer);
           write_all(destination, buffer, size, segment.destination_offset + offset);
         }

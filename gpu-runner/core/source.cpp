@@ -1,0 +1,142 @@
+#include "source.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "status.h"
+#include "tensor.h"
+
+namespace portllm {
+namespace {
+
+using Number = unsigned long long;
+
+struct stat status_of(int file, const char *what) {
+  struct stat status;
+  if (fstat(file, &status) != 0) fail(PORTLLM_IO, "%s: %s", what, std::strerror(errno));
+  if (!S_ISREG(status.st_mode)) fail(PORTLLM_INVALID, "%s is not a regular file", what);
+  return status;
+}
+
+void read_exactly(int file, uint8_t *to, uint64_t size, uint64_t offset) {
+  while (size) {
+    const ssize_t got = pread(file, to, size, static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail(PORTLLM_IO, "reading the header: %s", std::strerror(errno));
+    if (got == 0) fail(PORTLLM_IO, "the file became shorter while its header was read");
+    to += got;
+    size -= static_cast<uint64_t>(got);
+    offset += static_cast<uint64_t>(got);
+  }
+}
+
+Header read_header_of(int file) {
+  const auto size = static_cast<uint64_t>(status_of(file, "the source").st_size);
+  uint8_t first[8] = {};
+  read_exactly(file, first, std::min<uint64_t>(size, sizeof first), 0);
+  std::vector<uint8_t> bytes(header_length(first, size, size));
+  read_exactly(file, bytes.data(), bytes.size(), 0);
+  return read_header(bytes.data(), bytes.size(), size);
+}
+
+// Whether `cols` is the product of the shape's last dimensions: one row of the tensor as some matrix.
+bool is_row_of(uint64_t cols, const std::vector<uint64_t> &shape) {
+  uint64_t product = 1;
+  for (auto dimension = shape.rbegin(); dimension != shape.rend(); ++dimension) {
+    product *= *dimension;
+    if (product == cols) return true;
+  }
+  return cols == 1 && shape.empty();
+}
+
+// The tensor that holds the bytes [begin, end) of the file, which are not none.
+const StoredTensor *tensor_with(const Header &header, uint64_t begin, uint64_t end) {
+  const auto after = std::upper_bound(header.tensors.begin(), header.tensors.end(), begin,
+                                      [](uint64_t at, const StoredTensor &tensor) { return at < tensor.begin; });
+  if (after == header.tensors.begin()) return nullptr;
+  // Of those that begin there, empty ones come first.
+  const StoredTensor &tensor = *(after - 1);
+  return end <= tensor.end ? &tensor : nullptr;
+}
+
+void check_merge(const Header &header, const portllm_segment &segment, Number at) {
+  if (!segment.tensor) fail(PORTLLM_INVALID, "segment %llu has no tensor", at);
+  const portllm_tensor &tensor = *segment.tensor;
+  if (tensor.products.empty()) fail(PORTLLM_INVALID, "nothing is added to the tensor of segment %llu", at);
+  if (tensor.row_bytes * tensor.rows != segment.length) {
+    fail(PORTLLM_INVALID, "segment %llu has %llu bytes, its tensor has %llu", at, Number{segment.length}, Number{tensor.row_bytes * tensor.rows});
+  }
+  const Number begin = segment.source_offset, end = begin + segment.length;
+  const StoredTensor *stored = tensor_with(header, begin, end);
+  if (!stored) fail(PORTLLM_INVALID, "segment %llu merges bytes %llu to %llu of the source, which are not of one tensor", at, begin, end);
+  const std::string name = quoted(stored->name);
+  if (stored->dtype->dtype != tensor.dtype) fail(PORTLLM_INVALID, "segment %llu merges the tensor %s with another dtype than its %s", at, name.c_str(), stored->dtype->name);
+  if (!is_row_of(tensor.cols, stored->shape) || (begin - stored->begin) % tensor.row_bytes != 0) {
+    fail(PORTLLM_INVALID, "segment %llu merges rows of %llu elements from byte %llu of the tensor %s, which does not consist of such rows", at,
+         Number{tensor.cols}, begin - stored->begin, name.c_str());
+  }
+}
+
+}  // namespace
+
+void check_segments(const portllm_source &source, int destination, const portllm_segment *segments, uint64_t count) {
+  const struct stat from = status_of(source.file, "the source"), to = status_of(destination, "the destination");
+  if (from.st_dev == to.st_dev && from.st_ino == to.st_ino) fail(PORTLLM_INVALID, "the source and the destination are the same file");
+  const std::vector<StoredTensor> &tensors = source.header.tensors;
+  const uint64_t size = tensors.empty() ? source.header.data_offset : tensors.back().end;
+  uint64_t written = 0;
+  for (uint64_t index = 0; index < count; index++) {
+    const portllm_segment &segment = segments[index];
+    const Number at = index;
+    uint64_t end, destination_end;
+    if (segment.kind > PORTLLM_MERGE) fail(PORTLLM_INVALID, "segment %llu is of unknown kind", at);
+    if (segment.length == 0) fail(PORTLLM_INVALID, "segment %llu is empty", at);
+    if (__builtin_add_overflow(segment.destination_offset, segment.length, &destination_end) || destination_end > INT64_MAX) {
+      fail(PORTLLM_INVALID, "segment %llu lies outside any file", at);
+    }
+    if (segment.destination_offset < written) fail(PORTLLM_INVALID, "segment %llu overlaps the one before it, or comes before it", at);
+    written = destination_end;
+    if (__builtin_add_overflow(segment.source_offset, segment.length, &end) || end > size) {
+      fail(PORTLLM_INVALID, "segment %llu takes %llu bytes from byte %llu of the source, which has %llu", at, Number{segment.length}, Number{segment.source_offset}, Number{size});
+    }
+    if (segment.kind == PORTLLM_MERGE) check_merge(source.header, segment, at);
+  }
+}
+
+}  // namespace portllm
+
+using namespace portllm;
+
+portllm_source::portllm_source(int from) : file(-1), header(read_header_of(from)) {
+  file = fcntl(from, F_DUPFD_CLOEXEC, 0);
+  if (file < 0) fail(PORTLLM_IO, "opening the source: %s", std::strerror(errno));
+}
+
+portllm_source::~portllm_source() {
+  if (file >= 0) close(file);
+}
+
+extern "C" int32_t portllm_read_header(const void *bytes, uint64_t size, uint64_t file_size, char *json, uint64_t json_size,
+                                       uint64_t *length, char *message, size_t message_size) {
+  return guarded(message, message_size, [&] {
+    if (!bytes || !length || (!json && json_size)) fail(PORTLLM_INVALID, "an argument is null");
+    const std::string text = described(read_header(static_cast<const uint8_t *>(bytes), size, file_size));
+    *length = text.size();
+    if (text.size() <= json_size) std::memcpy(json, text.data(), text.size());
+  });
+}
+
+extern "C" int32_t portllm_source_open(int32_t file, portllm_source **source, char *message, size_t message_size) {
+  return guarded(message, message_size, [&] {
+    if (!source) fail(PORTLLM_INVALID, "the place for the source is null");
+    *source = nullptr;
+    *source = new portllm_source(file);
+  });
+}
+
+extern "C" void portllm_source_free(portllm_source *source) { delete source; }
