@@ -5,6 +5,7 @@ import type { Addend } from '../gpu-runner/core/tensor-merge.ts'
 import { readAdapter } from '../patch/adapter.ts'
 import { effectiveScale } from '../patch/derivation.ts'
 import { isMergeable, type MergeableDtype } from '../patch/dtype.ts'
+import type { MatrixView } from '../patch/edit.ts'
 import { adapterEdits } from '../patch/edits.ts'
 import type { ManifestTensor, ModelManifest } from '../patch/manifest.ts'
 import { headerLength, parseHeader, type TensorInfo } from '../patch/safetensors.ts'
@@ -51,11 +52,11 @@ export async function planMerge(modelFolder: string, adapterFolder: string): Pro
   if (refusals.length > 0) throw new Error(refusals.map(({ message }) => message).join('\n'))
   const byTarget = new Map(edits.map((edit) => [edit.target, edit]))
 
-  const factor = async (name: string, transpose: boolean) => {
-    const { begin, end, dtype } = factors.get(name)!
+  const factor = async ({ tensor, strides }: MatrixView) => {
+    const { begin, end, dtype } = factors.get(tensor)!
     const bytes = Buffer.alloc(end - begin)
     await adapterFile.read(bytes, 0, bytes.length, adapterHeader.dataOffset + begin)
-    return { bytes, dtype, transpose }
+    return { bytes, dtype, transpose: strides[1] !== 1 }
   }
   return {
     files: files.map(({ path, size, dataOffset, tensors }) => {
@@ -64,11 +65,12 @@ export async function planMerge(modelFolder: string, adapterFolder: string): Pro
       for (const { name, dtype, shape, begin, end } of tensors) {
         const edit = byTarget.get(name)
         if (!edit) continue
+        if (edit.kind !== 'additive') throw new Error(`${name} has an edit of the kind ${edit.kind}`)
         if (!isMergeable(dtype)) throw new Error(`${name} is ${dtype}`)
         if (dataOffset + begin > copiedTo) segments.push({ kind: 'copy', offset: copiedTo, length: dataOffset + begin - copiedTo })
         const addends = async (): Promise<Addend[]> => [{
-          left: await factor(edit.left.tensor, edit.left.transpose),
-          right: await factor(edit.right.tensor, edit.right.transpose),
+          left: await factor(edit.left),
+          right: await factor(edit.right),
           rank: edit.rank,
           scale: effectiveScale(1, edit.scale),
         }]

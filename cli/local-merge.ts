@@ -1,20 +1,21 @@
 import { constants } from 'node:fs'
 import { copyFile, mkdir, readdir, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import type { MergeableDtype } from '../patch/dtype.ts'
+import { addends } from '../gpu-runner/core/addends.ts'
 import { loadCore } from '../gpu-runner/core/core.ts'
 import type { Segment } from '../gpu-runner/core/merged-file.ts'
-import type { Addend } from '../gpu-runner/core/tensor-merge.ts'
-import { derivationId, effectiveScale, modelDigest, newDerivation, patchDigest } from '../patch/derivation.ts'
+import { derivationId, modelDigest, newDerivation, patchDigest } from '../patch/derivation.ts'
+import { DTYPE_BITS } from '../patch/dtype.ts'
 import { readAdapter } from '../patch/adapter.ts'
-import type { Edit, Factor } from '../patch/edit.ts'
+import type { Edit } from '../patch/edit.ts'
 import { adapterEdits } from '../patch/edits.ts'
 import { layoutMerge, type ChangedFile, type MergedLayout } from '../patch/layout.ts'
-import type { ManifestTensor, PatchManifest } from '../patch/manifest.ts'
+import type { PatchManifest } from '../patch/manifest.ts'
+import { planMerge, type StoredBytes, type TensorPlan } from '../patch/merge-plan.ts'
 import type { Reason } from '../patch/resolution.ts'
 import { CliError, EXIT } from './exit.ts'
 import { digestFiles } from './file-digests.ts'
-import { ADAPTER_WEIGHTS, folderKind } from './folder-kind.ts'
+import { folderKind } from './folder-kind.ts'
 import { readLocalModel, readLocalPatch, type LocalModel } from './local-model.ts'
 import { OWNER_NAME, type OutputFolder } from './output-folder.ts'
 import { startProgress } from './progress.ts'
@@ -43,6 +44,7 @@ export interface LocalMerge {
   readonly patches: readonly LocalPatch[]
   /** 64 hex digits; the same that a registry gives to a merge of the same files. */
   readonly derivation: string
+  readonly plans: readonly TensorPlan[]
   readonly layout: MergedLayout
 }
 
@@ -69,14 +71,15 @@ export async function readPatch(session: Session, folder: string, weight: number
 
 export async function planLocalMerge(target: LocalTarget, patches: readonly LocalPatch[]): Promise<LocalMerge> {
   const derivation = await derivationId(newDerivation(target.digest, patches.map(({ digest, weight }) => ({ digest, weight }))))
+  const plans = planMerge({ target: target.manifest, patches: patches.map(({ manifest, edits, weight }) => ({ manifest, edits, weight, base: null })) })
   const layout = await layoutMerge({
     derivationId: derivation,
     target: target.manifest,
     extents: new Map(target.manifest.files.map(({ path, size }) => [path, [{ blob: path, offset: 0, length: size }]])),
     metadata: new Map([...target.headers].map(([path, { metadata }]) => [path, metadata])),
-    changed: new Set(patches.flatMap(({ edits }) => edits.map((edit) => edit.target))),
+    changed: new Set(plans.map(({ name }) => name)),
   })
-  return { target, patches, derivation, layout }
+  return { target, patches, derivation, plans, layout }
 }
 
 /** Writes the merged model into the partial folder: changed files through the core, the others as copies. */
@@ -112,32 +115,28 @@ export async function writeLocalMerge(session: Session, merge: LocalMerge, folde
   return { bytes: total, tensors, nonFinite, engine: `${core.version} ${core.path}` }
 }
 
-function fileSegments({ target, patches }: LocalMerge, file: ChangedFile): Segment[] {
-  const tensors = new Map(target.manifest.tensors.map((tensor) => [tensor.name, tensor]))
+function fileSegments({ plans, patches }: LocalMerge, file: ChangedFile): Segment[] {
+  const byName = new Map(plans.map((plan) => [plan.name, plan]))
   return file.pieces.flatMap((piece): Segment[] => {
     if (piece.kind === 'header') return [{ kind: 'bytes', bytes: file.header }]
     if (piece.kind === 'target') return piece.extents.map(({ offset, length }) => ({ kind: 'copy', offset, length }))
-    const { offset, dtype, shape, name } = tensors.get(piece.tensor)!
-    return [{ kind: 'merge', offset, dtype: dtype as MergeableDtype, rows: shape[0]!, cols: shape[1]!, addends: () => readAddends(patches, name) }]
+    return tensorSegments(byName.get(piece.tensor)!, patches)
   })
 }
 
-/** The factors of every patch that changes the tensor, in the order of summation. */
-async function readAddends(patches: readonly LocalPatch[], name: string): Promise<Addend[]> {
-  const addends: Addend[] = []
-  for (const patch of patches) {
-    for (const edit of patch.edits) {
-      if (edit.target !== name) continue
-      const [left, right] = [await readFactor(patch, edit.left), await readFactor(patch, edit.right)]
-      addends.push({ left, right, rank: edit.rank, scale: effectiveScale(patch.weight, edit.scale) })
-    }
-  }
-  return addends
+function tensorSegments({ dtype, cols, source, factors, blocks }: TensorPlan, patches: readonly LocalPatch[]): Segment[] {
+  const rowBytes = (cols * DTYPE_BITS[dtype]) / 8
+  return blocks.map((block): Segment => {
+    const { first, count, contributions } = block
+    const offset = source.offset + first * rowBytes
+    if (contributions.length === 0) return { kind: 'copy', offset, length: count * rowBytes }
+    const read = async () => addends(block, cols, await Promise.all(factors.map((factor) => readFactor(patches, factor))))
+    return { kind: 'merge', offset, dtype, rows: count, cols, addends: read }
+  })
 }
 
-async function readFactor({ folder, manifest }: LocalPatch, { tensor, transpose }: Factor) {
-  const { dtype, offset, length } = manifest.tensors.find(({ name }) => name === tensor) as ManifestTensor
-  return { bytes: await readBytes(join(folder, ADAPTER_WEIGHTS), offset, length), dtype: dtype as MergeableDtype, transpose }
+async function readFactor(patches: readonly LocalPatch[], { patch, file, offset, length, dtype }: StoredBytes) {
+  return { bytes: await readBytes(join(patches[patch]!.folder, file), offset, length), dtype }
 }
 
 async function hash(session: Session, folder: string, local: readonly LocalFile[]) {

@@ -8,7 +8,7 @@ import type { ModelManifest, PatchManifest } from '../patch/manifest.ts'
 export const JOB_KINDS = ['ingest', 'merge'] as const
 export type JobKind = (typeof JOB_KINDS)[number]
 
-const byteCount = z.number().int().nonnegative().refine(Number.isSafeInteger)
+const count = z.number().int().nonnegative().refine(Number.isSafeInteger)
 const dimension = z.number().int().positive()
 
 const signedRequest = z.object({
@@ -24,7 +24,7 @@ const ingestSpec = z.object({
   subject: z.enum(['model', 'patch']),
   files: z.array(z.object({
     path: z.string(),
-    size: byteCount,
+    size: count,
     sha256: z.string().regex(/^[0-9a-f]{64}$/),
     get: signedRequest,
   })),
@@ -32,20 +32,32 @@ const ingestSpec = z.object({
 export type IngestSpec = z.infer<typeof ingestSpec>
 export type IngestFile = IngestSpec['files'][number]
 
-const factor = z.object({
-  get: signedRequest,
-  length: byteCount,
-  dtype: z.enum(MERGEABLE_DTYPES),
-  transpose: z.boolean(),
-})
+/** A run of values of an adapter or of a base, and where to get just them. */
+const signedBytes = z.object({ get: signedRequest, length: count, dtype: z.enum(MERGEABLE_DTYPES) })
+
+/** A matrix within the tensor's `factors`, in elements: (i, j) lies at `offset + i·strides[0] + j·strides[1]`. */
+const factorView = z.object({ factor: count, offset: count, strides: z.tuple([count, count]) })
+const product = { rank: dimension, scale: z.number(), left: factorView, right: factorView }
+
+/** As in patch/merge-plan.ts, whose plan the registry signs. */
+const contribution = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('product'), ...product }),
+  z.object({ kind: z.literal('dora'), ...product, magnitude: factorView.omit({ strides: true }), axis: z.enum(['rows', 'columns']), weight: z.number() }),
+  z.object({ kind: z.literal('initial'), method: z.enum(['pissa', 'olora']), rank: dimension, scale: z.number(), base: signedBytes, first: count }),
+  z.object({ kind: z.literal('dense'), scale: z.number(), value: signedBytes, base: signedBytes.nullable() }),
+  z.object({ kind: z.literal('replace'), value: signedBytes }),
+])
+const block = z.object({ first: count, count: dimension, contributions: z.array(contribution) })
+
 const mergeTensor = z.object({
   name: z.string(),
   dtype: z.enum(MERGEABLE_DTYPES),
   rows: dimension,
   cols: dimension,
-  length: byteCount,
+  length: count,
   source: signedRequest,
-  addends: z.array(z.object({ left: factor, right: factor, rank: dimension, scale: z.number() })).min(1),
+  factors: z.array(signedBytes),
+  blocks: z.array(block).min(1),
   put: signedRequest,
   output: z.string(),
 })
@@ -57,7 +69,8 @@ const mergeSpec = z.object({
 })
 export type MergeSpec = z.infer<typeof mergeSpec>
 export type MergeTensor = z.infer<typeof mergeTensor>
-export type MergeFactor = z.infer<typeof factor>
+export type MergeBlock = z.infer<typeof block>
+export type SignedBytes = z.infer<typeof signedBytes>
 
 export const claimAnswer = z.object({
   job: z.object({ id: z.string().min(1), kind: z.enum(JOB_KINDS), attempt: z.number().int() }),

@@ -17,9 +17,9 @@ describe('linear layers', () => {
     const { edits, reasons } = lay(sampleTensors(1), sampleModel({ layers: 1 }))
     expect(reasons).toEqual([])
     expect(edits[1]).toEqual({
-      kind: 'additive', target: 'model.layers.0.self_attn.v_proj.weight', rank: 4, scale: 2,
-      left: { tensor: 'base_model.model.model.layers.0.self_attn.v_proj.lora_B.weight', transpose: false },
-      right: { tensor: 'base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight', transpose: false },
+      kind: 'additive', target: 'model.layers.0.self_attn.v_proj.weight', rows: { first: 0, count: 4 }, cols: 8, rank: 4, scale: 2, initial: null,
+      left: { tensor: 'base_model.model.model.layers.0.self_attn.v_proj.lora_B.weight', offset: 0, strides: [4, 1] },
+      right: { tensor: 'base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight', offset: 0, strides: [8, 1] },
       consumes: ['base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight', 'base_model.model.model.layers.0.self_attn.v_proj.lora_B.weight'],
     })
   })
@@ -56,17 +56,17 @@ describe('layouts with the factors transposed', () => {
   it.each([true, false])('follows the class of GPT-2\'s layers, square ones too, with fan_in_fan_out %s', (flag) => {
     const { edits, codes } = lay([...tensors, ...sampleFactors('score', 8, 8)], gpt2, { fan_in_fan_out: flag })
     expect(codes).toEqual([])
-    expect(Object.fromEntries(edits.map((edit) => [edit.target, edit.left]))).toEqual({
-      'score.weight': { tensor: 'base_model.model.score.lora_B.weight', transpose: false },
-      'transformer.h.0.attn.c_attn.weight': { tensor: 'base_model.model.transformer.h.0.attn.c_attn.lora_A.weight', transpose: true },
-      'transformer.h.0.attn.c_proj.weight': { tensor: 'base_model.model.transformer.h.0.attn.c_proj.lora_A.weight', transpose: true },
-      'transformer.h.0.mlp.c_fc.weight': { tensor: 'base_model.model.transformer.h.0.mlp.c_fc.lora_A.weight', transpose: true },
+    expect(Object.fromEntries(edits.map((edit) => [edit.target, 'left' in edit && edit.left]))).toEqual({
+      'score.weight': { tensor: 'base_model.model.score.lora_B.weight', offset: 0, strides: [4, 1] },
+      'transformer.h.0.attn.c_attn.weight': { tensor: 'base_model.model.transformer.h.0.attn.c_attn.lora_A.weight', offset: 0, strides: [1, 8] },
+      'transformer.h.0.attn.c_proj.weight': { tensor: 'base_model.model.transformer.h.0.attn.c_proj.lora_A.weight', offset: 0, strides: [1, 8] },
+      'transformer.h.0.mlp.c_fc.weight': { tensor: 'base_model.model.transformer.h.0.mlp.c_fc.lora_A.weight', offset: 0, strides: [1, 8] },
     })
   })
 
   it('follows the flag in other models, and refuses where the shape contradicts it', () => {
     const other = sampleManifest([['layer.weight', [8, 24]]])
-    expect(lay(sampleFactors('layer', 24, 8), other, { fan_in_fan_out: true }).edits[0]).toMatchObject({ left: { transpose: true }, right: { transpose: true } })
+    expect(lay(sampleFactors('layer', 24, 8), other, { fan_in_fan_out: true }).edits[0]).toMatchObject({ left: { strides: [1, 8] }, right: { strides: [1, 4] } })
     expect(lay(sampleFactors('layer', 24, 8), other).reasons).toMatchObject([{ code: 'layout-mismatch', expected: '[24, 8]', found: '[8, 24]' }])
   })
 
@@ -78,7 +78,7 @@ describe('layouts with the factors transposed', () => {
   it('transposes the factors of embeddings', () => {
     const { edits, codes } = lay(embedding, sampleModel())
     expect(codes).toEqual([])
-    expect(edits).toMatchObject([{ target: 'model.embed_tokens.weight', rank: 4, left: { tensor: embedding[0]?.name, transpose: true }, right: { tensor: embedding[1]?.name, transpose: true } }])
+    expect(edits).toMatchObject([{ target: 'model.embed_tokens.weight', rank: 4, left: { tensor: embedding[0]?.name, strides: [1, 32] }, right: { tensor: embedding[1]?.name, strides: [1, 4] } }])
   })
 
   it('refuses another vocabulary, and ties', () => {

@@ -1,6 +1,6 @@
-import type { Adapter, AdapterModule } from './adapter.ts'
+import type { Adapter, AdapterModule, AdapterTensor } from './adapter.ts'
 import { isMergeable } from './dtype.ts'
-import type { AdditiveEdit, Edit } from './edit.ts'
+import type { AdditiveEdit, Edit, MatrixView } from './edit.ts'
 import { checkLayers } from './layers.ts'
 import type { ManifestTensor, ModelFacts, ModelManifest } from './manifest.ts'
 import { describeShape, info, refusal } from './reason.ts'
@@ -100,13 +100,18 @@ function additiveEdit(module: AdapterModule, tensor: ManifestTensor, adapter: Ad
     reasons.push(shapeRefusal(module, tensor, expected, facts))
     return null
   }
-  const transpose = isTransposed
-  const [left, right] = isTransposed ? [a, b] : [b, a]
-  return {
-    kind: 'additive', target: tensor.name, rank, scale,
-    left: { tensor: left.name, transpose }, right: { tensor: right.name, transpose },
-    consumes: [a.name, b.name],
-  }
+  const [rows, cols] = expected as [number, number]
+  const [left, right] = isTransposed ? [transposedView(a), transposedView(b)] : [storedView(b), storedView(a)]
+  return { kind: 'additive', target: tensor.name, rows: { first: 0, count: rows }, cols, rank, scale, left, right, initial: null, consumes: [a.name, b.name] }
+}
+
+/** A matrix as it is stored. */
+function storedView({ name, shape }: AdapterTensor): MatrixView {
+  return { tensor: name, offset: 0, strides: [shape[1] ?? 0, 1] }
+}
+
+function transposedView({ name, shape }: AdapterTensor): MatrixView {
+  return { tensor: name, offset: 0, strides: [1, shape[1] ?? 0] }
 }
 
 /** Whether the target's weight lies as (in, out). A square matrix does not tell, so the layer's class must. */

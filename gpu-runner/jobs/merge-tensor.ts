@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto'
+import { addends } from '../core/addends.ts'
 import type { MergeFigures, TensorMerge } from '../core/tensor-merge.ts'
 import { CoreError } from '../core/library.ts'
 import { byteReader } from '../byte-reader.ts'
 import { download, downloadBytes, SizeMismatchError } from '../download.ts'
 import { JobFailure } from '../job-failure.ts'
-import type { MergedTensor, MergeFactor, MergeTensor } from '../protocol.ts'
+import type { MergeBlock, MergedTensor, MergeTensor } from '../protocol.ts'
 import { upload, type WritePiece } from '../upload.ts'
 import type { JobContext } from './job-context.ts'
 
@@ -13,9 +14,24 @@ const TILE_BYTES = 2 * 1024 * 1024
 /** One tile is read, one merged and one sent at the same time. */
 const TILES = 3
 
+interface Tile {
+  readonly block: MergeBlock
+  /** Of the block. */
+  readonly firstRow: number
+  readonly rows: number
+}
+
 /** Rows that are merged at once: as many as fit a tile, at least one. */
-function rowsPerTile({ rows, cols, length }: MergeTensor): number {
-  return Math.max(1, Math.min(rows, Math.floor(TILE_BYTES / (cols * (length / rows / cols)))))
+function rowsPerTile({ rows, length }: MergeTensor): number {
+  return Math.max(1, Math.min(rows, Math.floor((TILE_BYTES * rows) / length)))
+}
+
+/** The tensor's rows in order; no tile reaches from one block into the next. */
+function tilesOf(tensor: MergeTensor): Tile[] {
+  const rowsAtOnce = rowsPerTile(tensor)
+  return tensor.blocks.flatMap((block) => Array.from({ length: Math.ceil(block.count / rowsAtOnce) }, (_, index) => ({
+    block, firstRow: index * rowsAtOnce, rows: Math.min(rowsAtOnce, block.count - index * rowsAtOnce),
+  })))
 }
 
 /** The buffers of one tensor in flight. They are used again for the next one: garbage of this size is collected late. */
@@ -30,11 +46,12 @@ export class TileSet {
   }
 }
 
-/** Most bytes that mergeTensor holds for this tensor: tiles, and factors as stored beside their packed form. */
+/** Most bytes that mergeTensor holds for this tensor: tiles, factors as stored, and one block's in their packed form. */
 export function memoryNeeded(tensor: MergeTensor): number {
   const tile = rowsPerTile(tensor) * (tensor.length / tensor.rows)
-  const factors = tensor.addends.map(({ left, right, rank }) => left.length + right.length + 4 * rank * (tensor.rows + tensor.cols))
-  return TILES * tile + factors.reduce((sum, bytes) => sum + bytes, 0)
+  const stored = tensor.factors.reduce((sum, { length }) => sum + length, 0)
+  const packed = tensor.blocks.map(({ count, contributions }) => contributions.reduce((sum, one) => sum + ('rank' in one ? 4 * one.rank * (count + tensor.cols) : 0), 0))
+  return TILES * tile + stored + Math.max(...packed)
 }
 
 /**
@@ -50,8 +67,11 @@ export async function mergeTensor(tensor: MergeTensor, { core, signal, tiles }: 
   }
   return upload(tensor.put, tensor.length, signal, async (write) => {
     count(-counted)
-    const merge = await namingTensor(tensor, () => openMerge(tensor, core, signal))
-    const outcome = await namingTensor(tensor, () => streamRows({ tensor, merge, tiles: buffers, write, signal, count }))
+    const outcome = await namingTensor(tensor, async () => {
+      const factors = await Promise.all(tensor.factors.map(async ({ get, length, dtype }) => ({ bytes: await downloadBytes(get, length, signal), dtype })))
+      const open = (block: MergeBlock) => core.tensor({ dtype: tensor.dtype, rows: block.count, cols: tensor.cols, addends: addends(block, tensor.cols, factors) })
+      return streamRows({ tensor, open, buffers, write, signal, count })
+    })
     if (outcome.figures.nonFinite > 0) {
       throw new JobFailure('non_finite_result', `Merging the tensor ${tensor.name} gives ${outcome.figures.nonFinite} values that are NaN or infinite: the patches are too large for ${tensor.dtype} at these weights. Lower the weights or leave a patch out.`, false)
     }
@@ -59,48 +79,43 @@ export async function mergeTensor(tensor: MergeTensor, { core, signal, tiles }: 
   })
 }
 
-async function openMerge(tensor: MergeTensor, core: JobContext['core'], signal: AbortSignal): Promise<TensorMerge> {
-  const load = async ({ get, length, dtype, transpose }: MergeFactor) => ({ bytes: await downloadBytes(get, length, signal), dtype, transpose })
-  const addends = await Promise.all(tensor.addends.map(async ({ left, right, rank, scale }) => {
-    const [l, r] = await Promise.all([load(left), load(right)])
-    return { left: l, right: r, rank, scale }
-  }))
-  return core.tensor({ dtype: tensor.dtype, rows: tensor.rows, cols: tensor.cols, addends })
-}
-
 interface RowStream {
   readonly tensor: MergeTensor
-  readonly merge: TensorMerge
-  readonly tiles: readonly Buffer[]
+  readonly buffers: readonly Buffer[]
   readonly write: WritePiece
   readonly signal: AbortSignal
+  open(block: MergeBlock): TensorMerge
   count(bytes: number): void
 }
 
-/** Tile i+1 is read and tile i−1 sent while the core merges tile i. */
-async function streamRows({ tensor, merge, tiles, write, signal, count }: RowStream): Promise<{ digest: string; figures: MergeFigures }> {
+/** Tile i+1 is read and tile i−1 sent while the core merges tile i. Blocks without contributions pass through. */
+async function streamRows({ tensor, open, buffers, write, signal, count }: RowStream): Promise<{ digest: string; figures: MergeFigures }> {
   const rowBytes = tensor.length / tensor.rows
-  const rowsAtOnce = rowsPerTile(tensor)
-  const tileCount = Math.ceil(tensor.rows / rowsAtOnce)
+  const tiles = tilesOf(tensor)
   const hash = createHash('sha256')
   const reader = byteReader(download(tensor.source, tensor.length, signal))
   const read = async (index: number) => {
-    const rows = Math.min(rowsAtOnce, tensor.rows - index * rowsAtOnce)
-    const bytes = tiles[index % TILES]!.subarray(0, rows * rowBytes)
+    const bytes = buffers[index % TILES]!.subarray(0, tiles[index]!.rows * rowBytes)
     await reader.fill(bytes)
-    return { rows, bytes }
+    return bytes
   }
   let reading = read(0)
   let writing: Promise<void> = Promise.resolve()
-  let figures: MergeFigures | null = null
+  let merge: TensorMerge | null = null
+  const figures: MergeFigures[] = []
   try {
-    for (let index = 0; index < tileCount; index++) {
-      const { rows, bytes } = await reading
-      if (index + 1 < tileCount) {
+    for (const [index, { block, firstRow, rows }] of tiles.entries()) {
+      const bytes = await reading
+      if (index + 1 < tiles.length) {
         reading = read(index + 1)
         reading.catch(() => undefined)
       }
-      await merge.mergeRows(index * rowsAtOnce, rows, bytes, bytes)
+      if (firstRow === 0 && block.contributions.length > 0) merge = open(block)
+      await merge?.mergeRows(firstRow, rows, bytes, bytes)
+      if (firstRow + rows === block.count && merge !== null) {
+        figures.push(merge.finish())
+        merge = null
+      }
       await writing
       writing = write(bytes)
       writing.catch(() => undefined)
@@ -110,10 +125,19 @@ async function streamRows({ tensor, merge, tiles, write, signal, count }: RowStr
     await writing
   } finally {
     await Promise.allSettled([reading, writing])
-    figures = merge.finish()
+    merge?.finish()
     await reader.close()
   }
-  return { digest: `sha256:${hash.digest('hex')}`, figures }
+  return { digest: `sha256:${hash.digest('hex')}`, figures: sumFigures(figures) }
+}
+
+/** The figures of a tensor from those of its blocks. */
+function sumFigures(blocks: readonly MergeFigures[]): MergeFigures {
+  return {
+    patchNorm: Math.hypot(...blocks.map(({ patchNorm }) => patchNorm)),
+    realisedNorm: Math.hypot(...blocks.map(({ realisedNorm }) => realisedNorm)),
+    nonFinite: blocks.reduce((sum, { nonFinite }) => sum + nonFinite, 0),
+  }
 }
 
 /** Says of which tensor an error is, in words that end the job. */

@@ -2,7 +2,7 @@ import { afterAll, expect, test } from 'vitest'
 import { loadCore } from '../core/core.ts'
 import { decode, encode, mergeReference, toBytes, type ReferenceAddend } from '../core/reference.ts'
 import { sha256Hex, startObjectServer } from '../object-server.ts'
-import type { MergeSpec, MergeTensor, Progress } from '../protocol.ts'
+import type { MergeBlock, MergeSpec, MergeTensor, Progress } from '../protocol.ts'
 import { memoryBudget } from '../memory-budget.ts'
 import type { MergeableDtype } from '../../patch/dtype.ts'
 import { runMerge } from './merge.ts'
@@ -20,6 +20,8 @@ function random(): number {
 function bitsOf(dtype: MergeableDtype, count: number): number[] {
   return Array.from({ length: count }, () => encode(dtype, Math.fround(random())))
 }
+
+type Product = Extract<MergeBlock['contributions'][number], { kind: 'product' }>
 
 interface Case {
   name: string
@@ -52,14 +54,18 @@ function specTensor({ name, dtype, rows, cols, addends, w }: Case): MergeTensor 
   const source = place(`/${name}`, toBytes(dtype, w))
   return {
     name, dtype, rows, cols, length: source.length, source: source.request,
-    addends: addends.map(({ left, right, rank, scale }, i) => {
-      const [l, r] = [place(`/${name}.${i}.left`, toBytes(left.dtype, left.bits)), place(`/${name}.${i}.right`, toBytes(right.dtype, right.bits))]
-      return {
-        left: { get: l.request, length: l.length, dtype: left.dtype, transpose: left.transpose },
-        right: { get: r.request, length: r.length, dtype: right.dtype, transpose: right.transpose },
-        rank, scale,
-      }
-    }),
+    factors: addends.flatMap(({ left, right }, i) => [left, right].map((factor, side) => {
+      const { request, length } = place(`/${name}.${i}.${side}`, toBytes(factor.dtype, factor.bits))
+      return { get: request, length, dtype: factor.dtype }
+    })),
+    blocks: [{
+      first: 0, count: rows,
+      contributions: addends.map(({ left, right, rank, scale }, i) => ({
+        kind: 'product', rank, scale,
+        left: { factor: 2 * i, offset: 0, strides: left.transpose ? [1, rows] : [rank, 1] },
+        right: { factor: 2 * i + 1, offset: 0, strides: right.transpose ? [1, rank] : [cols, 1] },
+      })),
+    }],
     put: server.put(`/out/${name}`),
     output: `attempts/${name}`,
   }
@@ -112,6 +118,27 @@ test('a tensor of many tiles equals the reference in every sampled row, also aft
   // The figures are of the second production alone.
   server.objects.delete('/out/tall')
   expect((await merge([tensor])).tensors).toEqual([merged])
+})
+
+test('blocks are merged each by its own factors, and rows without any pass bit for bit', async () => {
+  const made = makeCase('blocks', 'BF16', 1500, 1000, [2, 3])
+  const whole = { ...made, addends: made.addends.map((one) => ({ ...one, left: { ...one.left, transpose: false } })) }
+  whole.w.splice(0, 3, 0x8000, 0x7f81, 0xff80)
+  const tensor = specTensor(whole)
+  const [first, second] = tensor.blocks[0]!.contributions as [Product, Product]
+  const cut = { ...tensor, blocks: [
+    { first: 0, count: 1, contributions: [] },
+    { first: 1, count: 1199, contributions: [{ ...first, left: { ...first.left, offset: 2 } }] },
+    { first: 1200, count: 300, contributions: [{ ...second, left: { ...second.left, offset: 3600 } }] },
+  ] }
+  const { tensors: [merged] } = await merge([cut])
+  const out = server.objects.get('/out/blocks')!
+  expect(out.subarray(0, 2000).equals(toBytes('BF16', whole.w.slice(0, 1000)))).toBe(true)
+  const one = (index: number) => mergeReference('BF16', 1500, 1000, whole.w, [whole.addends[index]!])
+  const [left, right] = [one(0), one(1)].map(({ out: bits }) => toBytes('BF16', bits))
+  expect(out.subarray(2000, 2_400_000).equals(left!.subarray(2000, 2_400_000))).toBe(true)
+  expect(out.subarray(2_400_000).equals(right!.subarray(2_400_000))).toBe(true)
+  expect(merged!.patchNorm).toBeGreaterThan(0)
 })
 
 test('a result that overflows fails for good and names the tensor', async () => {

@@ -60,13 +60,14 @@ function mergeSpec(rows: number, cols: number, fill: Buffer, count = 1): MergeSp
   const factor = (name: string, count: number) => {
     const bytes = Buffer.from(new Uint8Array(Float32Array.from({ length: count }, (_, i) => Math.sin(i) / 16).buffer))
     store.objects.set(name, bytes)
-    return { get: store.get(name), length: bytes.byteLength, dtype: 'F32' as const, transpose: false }
+    return { get: store.get(name), length: bytes.byteLength, dtype: 'F32' as const }
   }
   return {
     kind: 'merge', rule: 'lora-f32/1', derivation: 'd',
     tensors: Array.from({ length: count }, (_, i) => ({
       name: `w${i}`, dtype: 'BF16' as const, rows, cols, length, source: store.get('/w', { offset: 0, length }),
-      addends: [{ left: factor('/l', rows * rank), right: factor('/r', cols * rank), rank, scale: 2 }],
+      factors: [factor('/l', rows * rank), factor('/r', cols * rank)],
+      blocks: [{ first: 0, count: rows, contributions: [{ kind: 'product', rank, scale: 2, left: { factor: 0, offset: 0, strides: [rank, 1] }, right: { factor: 1, offset: 0, strides: [cols, 1] } }] }],
       put: store.put(i === 0 ? '/out' : `/out${i}`), output: `attempts/${i}`,
     })),
   }

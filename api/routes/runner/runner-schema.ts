@@ -8,7 +8,18 @@ const Sha256 = z.string().regex(/^[0-9a-f]{64}$/)
 const Size = z.int().min(0)
 
 export const SignedRequest = z.object({ method: z.enum(['GET', 'PUT']), url: z.url(), headers: z.record(z.string(), z.string()) }).openapi('SignedRequest')
-const Factor = z.object({ get: SignedRequest, length: Size, dtype: Dtypes, transpose: z.boolean() })
+
+/** As gpu-runner/protocol.ts reads it. */
+const SignedBytes = z.object({ get: SignedRequest, length: Size, dtype: Dtypes })
+const FactorView = z.object({ factor: Size, offset: Size, strides: z.tuple([Size, Size]) })
+const product = { rank: Size, scale: z.number(), left: FactorView, right: FactorView }
+const Contribution = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('product'), ...product }),
+  z.object({ kind: z.literal('dora'), ...product, magnitude: FactorView.omit({ strides: true }), axis: z.enum(['rows', 'columns']), weight: z.number() }),
+  z.object({ kind: z.literal('initial'), method: z.enum(['pissa', 'olora']), rank: Size, scale: z.number(), base: SignedBytes, first: Size }),
+  z.object({ kind: z.literal('dense'), scale: z.number(), value: SignedBytes, base: SignedBytes.nullable() }),
+  z.object({ kind: z.literal('replace'), value: SignedBytes }),
+])
 
 const IngestSpec = z.object({
   kind: z.literal('ingest'),
@@ -21,7 +32,8 @@ const MergeSpec = z.object({
   derivation: Sha256,
   tensors: z.array(z.object({
     name: z.string(), dtype: Dtypes, rows: Size, cols: Size, length: Size, source: SignedRequest,
-    addends: z.array(z.object({ left: Factor, right: Factor, rank: Size, scale: z.number() })),
+    factors: z.array(SignedBytes),
+    blocks: z.array(z.object({ first: Size, count: Size, contributions: z.array(Contribution) })),
     put: SignedRequest, output: z.string(),
   })),
 })

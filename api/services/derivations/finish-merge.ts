@@ -42,15 +42,15 @@ export async function prepareMerge({ ctx, attempt, result }: { ctx: RequestConte
     throw new ApiError('invalid_request', `The merge changes ${plan.changed.length} tensors, the result names ${result.tensors.length}.`)
   }
   const outputs: PreparedMerge['outputs'][number][] = []
-  for (const [index, { tensor }] of plan.changed.entries()) {
+  for (const [index, { source }] of plan.changed.entries()) {
     const key = outputKey(attempt, index)
-    const sha256 = await hashStaged(ctx, key, tensor.length)
-    const claimed = reported.get(tensor.name)?.digest
-    if (claimed !== `sha256:${sha256}`) throw new ApiError('digest_mismatch', `The stored bytes of ${tensor.name} have the SHA-256 ${sha256}; the result says ${claimed ?? 'nothing'}. Run the job again.`)
-    outputs.push({ name: tensor.name, sha256, size: tensor.length, key })
+    const sha256 = await hashStaged(ctx, key, source.length)
+    const claimed = reported.get(source.name)?.digest
+    if (claimed !== `sha256:${sha256}`) throw new ApiError('digest_mismatch', `The stored bytes of ${source.name} have the SHA-256 ${sha256}; the result says ${claimed ?? 'nothing'}. Run the job again.`)
+    outputs.push({ name: source.name, sha256, size: source.length, key })
   }
-  const changed = new Set(plan.changed.map(({ tensor }) => tensor.name))
-  const touched = new Set(plan.changed.map(({ tensor }) => tensor.file))
+  const changed = new Set(plan.changed.map(({ name }) => name))
+  const touched = new Set(plan.changed.map(({ source }) => source.file))
   const metadata = await readFileMetadata({ blobs: ctx.blobs, target: plan.target, extents: plan.targetExtents, paths: touched })
   const layout = await layoutMerge({ derivationId, target: plan.target, extents: plan.targetExtents, metadata, changed })
   const headers = layout.files.flatMap((file) => (file.changed ? [{ path: file.path, bytes: file.header, sha256: createHash('sha256').update(file.header).digest('hex') }] : []))

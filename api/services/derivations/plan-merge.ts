@@ -2,30 +2,21 @@ import { asc, eq } from 'drizzle-orm'
 import type { Database } from '../../../db/database.ts'
 import { derivationPatches, derivations, modelVersions, patchVersions } from '../../../db/schema.ts'
 import { checkCompatibility } from '../../../patch/compatibility.ts'
-import { effectiveScale, type Derivation } from '../../../patch/derivation.ts'
-import type { AdditiveEdit } from '../../../patch/edit.ts'
+import type { Derivation } from '../../../patch/derivation.ts'
 import type { Extent } from '../../../patch/extent.ts'
-import type { ManifestTensor, ModelManifest, PatchManifest } from '../../../patch/manifest.ts'
+import type { ModelManifest, PatchManifest } from '../../../patch/manifest.ts'
+import { planMerge as planTensors, type PlannedPatch, type TensorPlan } from '../../../patch/merge-plan.ts'
 import { readExtents } from './read-extents.ts'
-
-export interface PlannedPatch {
-  readonly tensors: ReadonlyMap<string, ManifestTensor>
-  readonly extents: ReadonlyMap<string, readonly Extent[]>
-}
-
-export interface PlannedTensor {
-  readonly tensor: ManifestTensor
-  /** In derivation order; `scale` is the float32 factor with the patch's weight in it. */
-  readonly addends: readonly { readonly patch: PlannedPatch; readonly edit: AdditiveEdit; readonly scale: number }[]
-}
 
 export interface MergePlan {
   readonly recipe: Derivation
   readonly targetVersionId: string
   readonly target: ModelManifest
   readonly targetExtents: ReadonlyMap<string, readonly Extent[]>
+  /** Extents of each patch's files, in derivation order. */
+  readonly patchExtents: readonly ReadonlyMap<string, readonly Extent[]>[]
   /** Every tensor that the merge changes, in the order of the target's manifest. */
-  readonly changed: readonly PlannedTensor[]
+  readonly changed: readonly TensorPlan[]
 }
 
 /** What a derivation comes to, from its recipe alone: the same plan whenever and wherever it is made. */
@@ -37,22 +28,20 @@ export async function planMerge({ db, derivationId }: { db: Database; derivation
     .where(eq(derivations.id, derivationId))
   if (row === undefined) throw new Error(`there is no derivation ${derivationId}`)
   const target = row.target.manifest!
-  const addends = new Map<string, { patch: PlannedPatch; edit: AdditiveEdit; scale: number }[]>()
+  const patches: PlannedPatch[] = []
+  const patchExtents: ReadonlyMap<string, readonly Extent[]>[] = []
   for (const { version, weight } of await readPatches(db, derivationId)) {
-    const manifest = version.manifest!
-    const patch = { tensors: new Map(manifest.tensors.map((tensor) => [tensor.name, tensor])), extents: await readExtents(db, { patchVersionId: version.id }) }
-    for (const edit of await editsOf(db, version, { digest: row.target.digest!, manifest: target })) {
-      const list = addends.get(edit.target) ?? []
-      list.push({ patch, edit, scale: effectiveScale(weight, edit.scale) })
-      addends.set(edit.target, list)
-    }
+    const edits = await editsOf(db, version, { digest: row.target.digest!, manifest: target })
+    patches.push({ manifest: version.manifest!, edits, weight, base: null })
+    patchExtents.push(await readExtents(db, { patchVersionId: version.id }))
   }
   return {
     recipe: row.recipe,
     targetVersionId: row.target.id,
     target,
     targetExtents: await readExtents(db, { modelVersionId: row.target.id }),
-    changed: target.tensors.flatMap((tensor) => (addends.has(tensor.name) ? [{ tensor, addends: addends.get(tensor.name)! }] : [])),
+    patchExtents,
+    changed: planTensors({ target, patches }),
   }
 }
 

@@ -57,7 +57,7 @@ async function request(ctx: RequestContext, target: FoundModelVersion, judgement
 
 function readRecipe(target: FoundModelVersion, judgements: readonly Judgement[]) {
   try {
-    for (const { patch, edits } of judgements) for (const edit of edits) effectiveScale(patch.weight, edit.scale)
+    for (const { patch, edits } of judgements) for (const edit of edits) if ('scale' in edit) effectiveScale(patch.weight, edit.scale)
     return newDerivation(target.version.digest!, judgements.map(({ patch }) => ({ digest: patch.version.digest!, weight: patch.weight })))
   } catch (error) {
     if (error instanceof DerivationError) throw new ApiError('invalid_request', error.message)

@@ -1,16 +1,15 @@
 import type { Dtype } from '../../../patch/dtype.ts'
-import type { Factor } from '../../../patch/edit.ts'
 import type { Extent } from '../../../patch/extent.ts'
 import { sliceExtents } from '../../../patch/layout.ts'
-import type { ManifestTensor } from '../../../patch/manifest.ts'
+import type { Block, Contribution, StoredBytes } from '../../../patch/merge-plan.ts'
 import type { RequestContext } from '../../context.ts'
 import { blobKey, type SignedRequest } from '../../ports/blob-store.ts'
 import type { Attempt } from '../../ports/job-queue.ts'
-import { planMerge, type PlannedPatch } from '../derivations/plan-merge.ts'
+import { planMerge, type MergePlan } from '../derivations/plan-merge.ts'
 import type { JobRow } from '../jobs/job-view.ts'
 import { attemptPrefix } from './attempt.ts'
 
-export interface FactorSource { get: SignedRequest; length: number; dtype: Dtype; transpose: boolean }
+export interface SignedBytes { get: SignedRequest; length: number; dtype: Dtype }
 
 export interface MergeSpec {
   kind: 'merge'
@@ -23,31 +22,25 @@ export interface MergeSpec {
     cols: number
     length: number
     source: SignedRequest
-    addends: { left: FactorSource; right: FactorSource; rank: number; scale: number }[]
+    factors: SignedBytes[]
+    blocks: Block<SignedBytes>[]
     put: SignedRequest
     output: string
   }[]
 }
 
-/** What a merge job reads and writes: each changed tensor, the factors that change it, and one place for the result. */
+/** What a merge job reads and writes: each changed tensor, what changes it, and one place for the result. */
 export async function mergeSpec(ctx: RequestContext, job: JobRow, attempt: Attempt): Promise<MergeSpec> {
   const plan = await planMerge({ db: ctx.db, derivationId: job.derivationId! })
-  const tensors = plan.changed.map(async ({ tensor, addends }, index) => {
+  const sign = (bytes: StoredBytes) => signStored(ctx, plan, bytes)
+  const tensors = plan.changed.map(async ({ name, dtype, rows, cols, source, factors, blocks }, index) => {
     const output = outputKey(attempt, index)
     return {
-      name: tensor.name,
-      dtype: tensor.dtype,
-      rows: tensor.shape[0]!,
-      cols: tensor.shape[1]!,
-      length: tensor.length,
-      source: await signTensor(ctx, plan.targetExtents, tensor),
-      addends: await Promise.all(addends.map(async ({ patch, edit, scale }) => ({
-        left: await signFactor(ctx, patch, edit.left),
-        right: await signFactor(ctx, patch, edit.right),
-        rank: edit.rank,
-        scale,
-      }))),
-      put: await ctx.blobs.signPut(output, { size: tensor.length }),
+      name, dtype, rows, cols, length: source.length,
+      source: await signRange(ctx, plan.targetExtents, source),
+      factors: await Promise.all(factors.map(sign)),
+      blocks: await Promise.all(blocks.map(async (block) => ({ ...block, contributions: await Promise.all(block.contributions.map((one) => signContribution(one, sign))) }))),
+      put: await ctx.blobs.signPut(output, { size: source.length }),
       output,
     }
   })
@@ -59,13 +52,22 @@ export function outputKey(attempt: Attempt, index: number): string {
   return `${attemptPrefix(attempt)}/${index}`
 }
 
-async function signFactor(ctx: RequestContext, patch: PlannedPatch, factor: Factor): Promise<FactorSource> {
-  const tensor = patch.tensors.get(factor.tensor)!
-  return { get: await signTensor(ctx, patch.extents, tensor), length: tensor.length, dtype: tensor.dtype, transpose: factor.transpose }
+async function signContribution(one: Contribution<StoredBytes>, sign: (bytes: StoredBytes) => Promise<SignedBytes>): Promise<Contribution<SignedBytes>> {
+  switch (one.kind) {
+    case 'product': case 'dora': return one
+    case 'initial': return { ...one, base: await sign(one.base) }
+    case 'dense': return { ...one, value: await sign(one.value), base: one.base && await sign(one.base) }
+    case 'replace': return { ...one, value: await sign(one.value) }
+  }
 }
 
-async function signTensor(ctx: RequestContext, extents: ReadonlyMap<string, readonly Extent[]>, tensor: ManifestTensor): Promise<SignedRequest> {
-  const [extent, ...more] = sliceExtents(extents.get(tensor.file)!, tensor.offset, tensor.offset + tensor.length)
-  if (extent === undefined || more.length > 0) throw new Error(`${tensor.name} of ${tensor.file} lies in ${1 + more.length} extents, not in one`)
+async function signStored(ctx: RequestContext, plan: MergePlan, bytes: StoredBytes): Promise<SignedBytes> {
+  if (bytes.of === 'base') throw new Error('the plan reads a base, whose extents are not at hand')
+  return { get: await signRange(ctx, plan.patchExtents[bytes.patch]!, bytes), length: bytes.length, dtype: bytes.dtype }
+}
+
+async function signRange(ctx: RequestContext, extents: ReadonlyMap<string, readonly Extent[]>, { file, offset, length }: { file: string; offset: number; length: number }): Promise<SignedRequest> {
+  const [extent, ...more] = sliceExtents(extents.get(file)!, offset, offset + length)
+  if (extent === undefined || more.length > 0) throw new Error(`the bytes from ${offset} on of ${file} lie in ${1 + more.length} extents, not in one`)
   return ctx.blobs.signGet(blobKey(extent.blob), { offset: extent.offset, length: extent.length })
 }
