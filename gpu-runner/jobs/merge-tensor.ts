@@ -136,6 +136,7 @@ function sumFigures(blocks: readonly MergeFigures[]): MergeFigures {
   return {
     patchNorm: Math.hypot(...blocks.map(({ patchNorm }) => patchNorm)),
     realisedNorm: Math.hypot(...blocks.map(({ realisedNorm }) => realisedNorm)),
+    residualNorm: Math.hypot(...blocks.map(({ residualNorm }) => residualNorm)),
     nonFinite: blocks.reduce((sum, { nonFinite }) => sum + nonFinite, 0),
   }
 }
