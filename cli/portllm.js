@@ -12,7 +12,7 @@ if (process.features.typescript) {
 } else {
   const node = join(dirname(createRequire(import.meta.url).resolve('node/package.json')), 'bin', 'node')
   const child = spawn(node, [main, ...process.argv.slice(2)], { stdio: 'inherit' })
-  // A terminal sends Ctrl-C to both; the child decides how to end.
+  // A terminal sends Ctrl-C to both, other senders to this process alone; the child decides how to end.
   for (const name of ['SIGINT', 'SIGTERM']) process.on(name, () => child.kill(name))
   child.on('exit', (code) => process.exit(code ?? 1))
 }

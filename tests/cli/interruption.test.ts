@@ -161,3 +161,15 @@ test('without an event stream, jobs are asked for again and again', async () => 
   expect(published.reference).toBe('lab/polled@1.0.0')
   expect(cli.proxy.requests.some(({ path }) => path.endsWith('/events'))).toBe(true)
 })
+
+test('a signal that comes twice at once, as through portllm.js, still says how to go on', async () => {
+  let child: ChildProcess | undefined
+  cli.proxy.decide = () => {
+    // Two of one kind might arrive as one.
+    child!.kill('SIGINT')
+    child!.kill('SIGTERM')
+    return 'stall'
+  }
+  const stopped = await cli.run(['whoami'], { onStart: (started) => (child = started) })
+  expect(stopped).toMatchObject({ code: 130, stderr: expect.stringContaining('Run the same command again') })
+})
