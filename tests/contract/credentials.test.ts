@@ -2,7 +2,7 @@ import type { RouteConfig } from '@hono/zod-openapi'
 import { count } from 'drizzle-orm'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { audit } from '../../db/schema.ts'
-import { newOrganization, newToken, newUser, operations, parseAnswer, publish, startTestRegistry, type TestRegistry } from './harness.ts'
+import { newExpiredToken, newOrganization, newToken, newUser, operations, parseAnswer, publish, startTestRegistry, type TestRegistry } from './harness.ts'
 
 let registry: TestRegistry
 let org: string
@@ -14,8 +14,6 @@ beforeAll(async () => {
   await publish(registry, { kind: 'patch', org, name: 'speech', version: '1.0.0', base: `${org}/base@v1`, files: { 'README.md': '# x' } })
   const revoked = await registry.ok('createToken', { body: { name: 'x', scopes: ['read', 'publish', 'admin'] } })
   await registry.ok('revokeToken', { params: { id: revoked.id } })
-  const expired = await registry.ok('createToken', { body: { name: 'x', scopes: ['read'], expiresAt: new Date(Date.now() + 50).toISOString() } })
-  await new Promise((resolve) => setTimeout(resolve, 100))
   credentials = {
     garbage: 'Bearer nonsense',
     'another scheme': 'Basic YWRtaW46YWRtaW4=',
@@ -23,7 +21,7 @@ beforeAll(async () => {
     'a token of the right form that is none': 'Bearer plm_0000000000000000000000000000000000000000000000',
     'a token cut off': `Bearer ${registry.adminToken.slice(0, -1)}`,
     'a revoked token': `Bearer ${revoked.token}`,
-    'an expired token': `Bearer ${expired.token}`,
+    'an expired token': `Bearer ${await newExpiredToken(registry)}`,
     'an unsigned JWT': `Bearer ${Buffer.from('{"alg":"none"}').toString('base64url')}.${Buffer.from('{"jobId":"x","kind":"ingest"}').toString('base64url')}.`,
   }
 })

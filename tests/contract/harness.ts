@@ -164,6 +164,16 @@ export async function newToken(registry: TestRegistry, scopes: string[], organiz
   return token
 }
 
+/** A token that has ended by now. The API makes none. */
+export async function newExpiredToken(registry: TestRegistry): Promise<string> {
+  const { db } = registry.server.dependencies
+  const { tokens } = await import('../../db/schema.ts')
+  const { eq } = await import('drizzle-orm')
+  const { id, token } = await registry.ok('createToken', { body: { name: 'test', scopes: ['read'], expiresAt: '2099-01-01T00:00:00Z' } })
+  await db.update(tokens).set({ expiresAt: new Date(Date.now() - 1) }).where(eq(tokens.id, id))
+  return token
+}
+
 /** A user who is not the administrator, with a role in an organization and a token. The API has no users yet. */
 export async function newUser(registry: TestRegistry, { organization, role, scopes }: { organization: string; role: 'reader' | 'publisher' | 'admin'; scopes: string[] }): Promise<string> {
   const { db } = registry.server.dependencies
