@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os'
 import type { Dtype } from '../../patch/dtype.ts'
+import type { TensorInfo } from '../../patch/safetensors.ts'
 import { CORE_DTYPES, CoreError, openLibrary, PATHS, type CorePath, type Library } from './library.ts'
 import { writeMergedFile, type MergedFile, type MergedFileJob } from './merged-file.ts'
 import { openTensor, type TensorMerge, type TensorOptions, type TensorSpec } from './tensor-merge.ts'
@@ -18,6 +19,11 @@ export interface Core {
   tensor(spec: TensorSpec, options?: TensorOptions): TensorMerge
   /** NaNs and infinities among `bytes`; 0 for dtypes that have none. */
   countNonFinite(bytes: Uint8Array, dtype: Dtype): Promise<number>
+  /**
+   * What the core reads in a safetensors file of `fileSize` bytes, of which `bytes` are the first, the header at least.
+   * Offsets are from the start of the file. @throws CoreError, `invalid` where the header is unsound.
+   */
+  readHeader(bytes: Uint8Array, fileSize: number): Promise<TensorInfo[]>
   /** Writes one merged file from one source file (merged-file.ts). */
   writeMergedFile(job: MergedFileJob): Promise<MergedFile>
 }
@@ -47,6 +53,7 @@ export async function loadCore(options: CoreOptions = {}): Promise<Core> {
     threads,
     tensor: (spec, tensorOptions) => openTensor({ library, path, threads }, spec, tensorOptions),
     countNonFinite: async (bytes, dtype) => countNonFinite(library, bytes, dtype),
+    readHeader: (bytes, fileSize) => library.readHeader(bytes, fileSize),
     writeMergedFile: (job) => writeMergedFile({ library, path, threads }, job),
   }
 }

@@ -42,7 +42,7 @@ export interface Library {
   figures(tensor: TensorHandle): { patchNorm: number; realisedNorm: number; residualNorm: number; nonFinite: number }
   free(tensor: TensorHandle): void
   countNonFinite(bytes: Uint8Array, dtype: number): Promise<number>
-  /** What the core reads in the first bytes of a safetensors file of `fileSize` bytes; offsets are from the start of the file. */
+  /** See Core. */
   readHeader(bytes: Uint8Array, fileSize: number): Promise<TensorInfo[]>
   openSource(file: number): SourceHandle
   freeSource(source: SourceHandle): void

@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, test } from 'vitest'
-import { loadCore } from '../core/core.ts'
+import { CoreError, loadCore } from '../core/core.ts'
 import { sha256Hex, startObjectServer } from '../object-server.ts'
 import type { IngestSpec, Progress } from '../protocol.ts'
 import type { Dtype } from '../../patch/dtype.ts'
@@ -31,7 +31,7 @@ function safetensors(...tensors: Tensor[]): Buffer {
   return Buffer.concat([writeHeader(tensors, { format: 'pt' }), ...tensors.map(({ bytes }) => bytes)])
 }
 
-function ingest(subject: IngestSpec['subject'], files: Record<string, Buffer | string>, declared: Record<string, { sha256?: string; size?: number }> = {}, progress: Progress[] = []) {
+function ingest(subject: IngestSpec['subject'], files: Record<string, Buffer | string>, declared: Record<string, { sha256?: string; size?: number }> = {}, progress: Progress[] = [], by = core) {
   const spec: IngestSpec = {
     kind: 'ingest',
     subject,
@@ -42,7 +42,7 @@ function ingest(subject: IngestSpec['subject'], files: Record<string, Buffer | s
       return { path, size: bytes.byteLength, sha256: sha256Hex(bytes), ...declared[path], get: server.get(key) }
     }),
   }
-  return runIngest(spec, { core, signal, report: (now) => progress.push(now) })
+  return runIngest(spec, { core: by, signal, report: (now) => progress.push(now) })
 }
 
 async function rejection(...args: Parameters<typeof ingest>): Promise<string[]> {
@@ -127,6 +127,18 @@ describe('a model', () => {
     const spec: IngestSpec = { kind: 'ingest', subject: 'model', files: [{ path: 'model.safetensors', size: bytes.byteLength, sha256: sha256Hex(bytes), get: server.get('/slow') }] }
     const result = await runIngest(spec, { core: slow, signal, report: () => undefined })
     expect(result).toMatchObject({ rejection: expect.arrayContaining([expect.objectContaining({ code: 'non-finite', message: expect.stringContaining(' 3 values') })]) })
+  })
+
+  test.each<[string, typeof core.readHeader, RegExp]>([
+    ['nothing', () => Promise.reject(new CoreError('invalid', 'it is odd')), /the merge core reads the header otherwise \(it is odd\)/],
+    ['less', async (bytes, size) => (await core.readHeader(bytes, size)).slice(1), /otherwise \(2 tensors instead of 3\)/],
+    ['another name', async (bytes, size) => (await core.readHeader(bytes, size)).map((read, i) => (i === 1 ? { ...read, name: 'x' } : read)), /"model.odd".*F32 \[5,3\] at bytes \d+ to \d+ is not there/],
+    ['another dtype', async (bytes, size) => (await core.readHeader(bytes, size)).map((read) => ({ ...read, dtype: 'U8' as const })), /"model.odd".*is U8/],
+    ['another shape', async (bytes, size) => (await core.readHeader(bytes, size)).map((read) => ({ ...read, shape: read.shape.toReversed() })), /"model.odd".*is F32 \[3,5\]/],
+    ['another place', async (bytes, size) => (await core.readHeader(bytes, size)).map((read) => ({ ...read, end: read.end + 1 })), /"model.small".*bytes \d+ to \d+ is U8/],
+  ])('is rejected where the core reads %s in its header', async (_name, readHeader, message) => {
+    const result = await ingest('model', model, {}, [], { ...core, readHeader })
+    expect(result).toMatchObject({ rejection: [{ code: 'safetensors-read-differently', file: 'model.safetensors', message: expect.stringMatching(message) }] })
   })
 
   test.each<[string, Record<string, string>, string[]]>([

@@ -2,6 +2,7 @@ import { createHash, type Hash } from 'node:crypto'
 import { byteReader, type ByteReader } from '../byte-reader.ts'
 import { download, SizeMismatchError } from '../download.ts'
 import type { Finding, IngestFile } from '../protocol.ts'
+import { CoreError } from '../core/library.ts'
 import type { JobContext } from './job-context.ts'
 import type { ManifestTensor } from '../../patch/manifest.ts'
 import { headerLength, parseHeader, RUNNER_HEADER_CAP, SafetensorsError, type SafetensorsHeader, type TensorInfo } from '../../patch/safetensors.ts'
@@ -73,12 +74,31 @@ async function scanSafetensors(scan: Scan): Promise<ManifestTensor[]> {
     const prefix = new Uint8Array(headerLength(first, file.size, RUNNER_HEADER_CAP))
     prefix.set(first)
     await take(scan, prefix.subarray(8))
-    return await scanTensors(scan, parseHeader(prefix, file.size, RUNNER_HEADER_CAP))
+    return await scanTensors(scan, await readTwice(prefix, file.size, scan.options.core))
   } catch (error) {
     if (!(error instanceof SafetensorsError)) throw error
     findings.push({ code: `safetensors-${error.code}`, file: file.path, ...(error.tensor === undefined ? {} : { tensor: error.tensor }), message: `${file.path}: ${error.message}.` })
     return []
   }
+}
+
+/** The core reads headers by code of its own: what the two do not read alike is not published. */
+async function readTwice(prefix: Uint8Array, fileSize: number, core: JobContext['core']): Promise<SafetensorsHeader> {
+  const header = parseHeader(prefix, fileSize, RUNNER_HEADER_CAP)
+  const differently = (how: string, tensor?: string) => new SafetensorsError('read-differently', `the merge core reads the header otherwise (${how}). Write the file again with the safetensors library`, tensor)
+  const read = await core.readHeader(prefix, fileSize).catch((error: unknown) => {
+    throw error instanceof CoreError && error.status === 'invalid' ? differently(error.message) : error
+  })
+  const byName = new Map(read.map((tensor) => [tensor.name, tensor]))
+  if (read.length !== header.tensors.length) throw differently(`${read.length} tensors instead of ${header.tensors.length}`)
+  for (const { name, dtype, shape, begin, end } of header.tensors) {
+    const other = byName.get(name)
+    const [from, to] = [header.dataOffset + begin, header.dataOffset + end]
+    if (other?.dtype !== dtype || other.begin !== from || other.end !== to || `${other.shape}` !== `${shape}`) {
+      throw differently(`${dtype} [${shape}] at bytes ${from} to ${to} is ${other === undefined ? 'not there' : `${other.dtype} [${other.shape}] at bytes ${other.begin} to ${other.end}`}`, name)
+    }
+  }
+  return header
 }
 
 /** A header covers its file without a hole, so the tensors' bytes follow each other. */

@@ -53,7 +53,7 @@ function entry({ name: title, dtype, shape }: Tensor, begin: number, end: number
     fc.tuple(literal('shape'), array(shape)),
     fc.tuple(literal('data_offsets'), array([begin, end])),
   )
-  const body = fc.tuple(keys, space, mostly(fc.constant<number[]>([0, 1, 2]), fc.shuffledSubarray([0, 1, 2], { minLength: 3 }), fc.shuffledSubarray([0, 1, 2]), fc.constantFrom([0, 1, 2, 0], [0, 1, 2, 1], [2, 0, 1, 2])), mostly(fc.constant(''), fc.constantFrom(',"x":1', ',', ',"__proto__":{}')))
+  const body = fc.tuple(keys, space, mostly<readonly number[]>(fc.constant([0, 1, 2]), fc.shuffledSubarray([0, 1, 2], { minLength: 3 }), fc.shuffledSubarray([0, 1, 2]), fc.constantFrom([0, 1, 2, 0], [0, 1, 2, 1], [2, 0, 1, 2])), mostly(fc.constant(''), fc.constantFrom(',"x":1', ',', ',"__proto__":{}')))
     .map(([pairs, gap, order, more]) => `{${order.map((at) => `${gap}${pairs[at]![0]}${gap}:${gap}${pairs[at]![1]}`).join(',')}${more}${gap}}`)
   return fc.tuple(literal(title), space, mostly(body, fc.constantFrom('null', '[]', '1', '{}', '"x"', '{"x":'.repeat(40), '['.repeat(100)))).map(([key, gap, value]) => `${key}${gap}:${gap}${value}`)
 }
