@@ -71,7 +71,7 @@ function build(spec: Case) {
 const cases: fc.Arbitrary<Case> = fc.record({
   dtype: fc.constantFrom(...MERGEABLE_DTYPES),
   rows: fc.integer({ min: 1, max: 23 }),
-  cols: fc.oneof(fc.integer({ min: 1, max: 20 }), fc.integer({ min: 60, max: 150 })),
+  cols: fc.oneof(fc.integer({ min: 1, max: 20 }), fc.integer({ min: 60, max: 150 }), fc.integer({ min: 180, max: 330 })),
   ranks: fc.array(fc.integer({ min: 1, max: 19 }), { minLength: 1, maxLength: 3 }),
   values: fc.constantFrom<Values>('ordinary', 'ordinary', 'tiny', 'huge', 'special'),
   factorDtype: fc.constantFrom(...MERGEABLE_DTYPES),

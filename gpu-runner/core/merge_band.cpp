@@ -61,15 +61,17 @@ void portllm_tensor::merge_band(const Path &path, bool with_figures, bool stream
         const uint64_t to = std::min(band_end, (group + 1) * kTileRows);
         RowLanes *group_lanes = with_figures ? &lanes[(group - band_group) * kTileRows] : nullptr;
         Tile tile{products.data(), products.size(), group, 0, nullptr, row_bytes, nullptr, row_bytes, group_lanes, stream && aligned};
-        for (uint64_t panel = panel_block; panel < panel_end; panel++) {
+        for (uint64_t panel = panel_block; panel < panel_end;) {
           tile.col_panel = panel;
           const uint64_t col = panel * kTileCols;
           const uint64_t tile_cols = std::min(kTileCols, cols - col);
           const uint64_t offset = (from - first_row) * row_bytes + col * element;
-          if (to - from == kTileRows && tile_cols == kTileCols) {
+          const uint64_t whole = to - from == kTileRows ? std::min(panel_end, cols / kTileCols) - panel : 0;
+          if (whole > 0) {
             tile.w = w + offset;
             tile.out = out + offset;
-            kernel(tile);
+            kernel(tile, whole);
+            panel += whole;
           } else {
             // An edge: the same kernel on a zero-padded copy. Padding yields zeros, which no figure sees.
             Tile padded = tile;
@@ -87,13 +89,14 @@ void portllm_tensor::merge_band(const Path &path, bool with_figures, bool stream
               for (uint64_t i = 0; i < to - from; i++) outside[skipped + i] = group_lanes[skipped + i];
               padded.lanes = outside;
             }
-            kernel(padded);
+            kernel(padded, 1);
             if (with_figures) {
               for (uint64_t i = 0; i < to - from; i++) group_lanes[skipped + i] = outside[skipped + i];
             }
             for (uint64_t i = from; i < to; i++) {
               std::memcpy(out + offset + (i - from) * row_bytes, edge + (i - group * kTileRows) * padded.w_stride, tile_cols * element);
             }
+            panel++;
           }
         }
       }

@@ -106,6 +106,7 @@ bool path_supported(int32_t path) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   }
+  if (path == PORTLLM_AVX512_BF16) return path_supported(PORTLLM_AVX512) && __builtin_cpu_supports("avx512bf16");
 #endif
   return false;
 }
@@ -121,6 +122,7 @@ const Path &path_of(int32_t path) {
 #if defined(__x86_64__)
   if (path == PORTLLM_AVX2) return kAvx2Path;
   if (path == PORTLLM_AVX512) return kAvx512Path;
+  if (path == PORTLLM_AVX512_BF16) return kAvx512Bf16Path;
 #endif
   return kScalarPath;
 }

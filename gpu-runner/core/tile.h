@@ -52,8 +52,8 @@ struct Path {
   void (*accumulate)(const Tile &, bool fresh, TileValues &t);
   // Writes y rounded, y being W + t where it is null, and the figures of t and of what was written.
   void (*finish[3])(const Tile &, const TileValues &t, const TileValues *y);
-  // The two in one, for tensors to which only products are added.
-  void (*merge[3])(const Tile &);
+  // The two in one for `count` tiles side by side, for tensors to which only products are added.
+  void (*merge[3])(const Tile &first, uint64_t count);
   double (*fma_burst)();  // runs a fixed number of fused multiply-adds and returns that number
 };
 
@@ -61,6 +61,7 @@ extern const Path kScalarPath;
 #if defined(__x86_64__)
 extern const Path kAvx2Path;
 extern const Path kAvx512Path;
+extern const Path kAvx512Bf16Path;
 #endif
 
 }  // namespace portllm

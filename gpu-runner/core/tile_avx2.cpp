@@ -171,15 +171,21 @@ void finish(const Tile &tile, const TileValues &values, const TileValues *given)
 
 // Strip by strip, so that t never leaves the registers.
 template <class Format>
-void merge(const Tile &tile) {
-  TileSums sums = {};
-  for (uint64_t strip = 0; strip < kTileCols; strip += kStripCols) {
-    Strip t;
-    for (uint64_t i = 0; i < kTileRows; i++) t[i][0] = t[i][1] = _mm256_setzero_ps();
-    accumulate_strip(tile, strip, t);
-    finish_strip<Format>(tile, sums, strip, t, nullptr);
+void merge(const Tile &first, uint64_t count) {
+  Tile tile = first;
+  for (uint64_t n = 0; n < count; n++) {
+    TileSums sums = {};
+    for (uint64_t strip = 0; strip < kTileCols; strip += kStripCols) {
+      Strip t;
+      for (uint64_t i = 0; i < kTileRows; i++) t[i][0] = t[i][1] = _mm256_setzero_ps();
+      accumulate_strip(tile, strip, t);
+      finish_strip<Format>(tile, sums, strip, t, nullptr);
+    }
+    add_to_lanes(tile, sums);
+    tile.col_panel++;
+    tile.w += kTileCols * Format::kBytes;
+    tile.out += kTileCols * Format::kBytes;
   }
-  add_to_lanes(tile, sums);
 }
 
 double fma_burst() {

@@ -83,10 +83,16 @@ void finish(const Tile &tile, const TileValues &t, const TileValues *given) {
 }
 
 template <class Format>
-void merge(const Tile &tile) {
+void merge(const Tile &first, uint64_t count) {
   TileValues t;
-  accumulate(tile, true, t);
-  finish<Format>(tile, t, nullptr);
+  Tile tile = first;
+  for (uint64_t n = 0; n < count; n++) {
+    accumulate(tile, true, t);
+    finish<Format>(tile, t, nullptr);
+    tile.col_panel++;
+    tile.w += kTileCols * sizeof(typename Format::Storage);
+    tile.out += kTileCols * sizeof(typename Format::Storage);
+  }
 }
 
 double fma_burst() {
