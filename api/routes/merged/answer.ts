@@ -15,13 +15,13 @@ export async function answerMerged(c: Context<AppEnv>, id: string) {
   const wait = preferredWait(c.req.header('prefer'))
   let merged = await describeDerivation({ ctx, input: { id } })
   if (merged.state !== 'ready' && merged.job !== null && wait > 0) {
+    c.header('Preference-Applied', `wait=${wait}`)
     await waitForJob({ ctx, jobId: merged.job.id, seconds: wait, signal: c.req.raw.signal })
     merged = await describeDerivation({ ctx, input: { id } })
   }
   if (merged.state === 'failed') throw new ApiError('merge_failed', `The merge failed: ${merged.job?.failure?.message ?? 'no reason is recorded'} Ask again to start another job.`, { job: merged.job?.id })
   if (merged.state === 'ready') return c.json(toMerged(merged), 200)
   const job = merged.job!
-  if (wait > 0) c.header('Preference-Applied', `wait=${wait}`)
   c.header('Location', `/v1/jobs/${job.id}`)
   c.header('Retry-After', String(RETRY_AFTER_SECONDS))
   return c.json({ derivation: id, job }, 202)
