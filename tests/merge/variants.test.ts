@@ -1,91 +1,70 @@
-import { execFile } from 'node:child_process'
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { access, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { promisify } from 'node:util'
-import { afterAll, beforeAll, expect, it } from 'vitest'
-import { DTYPE_BITS, type Dtype } from '../../patch/dtype.ts'
-import { headerLength, parseHeader } from '../../patch/safetensors.ts'
-import { pythonPath } from '../setup/python.ts'
-import { ROOT, runCommand } from '../setup/registry.ts'
+import { afterAll, describe, expect, it } from 'vitest'
+import { explainError } from '../../cli/exit.ts'
+import { compareVariant, makeVariants, mergeVariant, type Variant, type VariantMerge } from './variants.ts'
 
-interface Variant { name: string; mergeable: boolean; feature: string; base: string; adapter: string }
-interface StoredTensor { dtype: Dtype; shape: readonly number[]; bytes: Buffer }
+/** Varieties and dtypes whose code is still to come: until then they are refused, for whatever reason. */
+const NOT_YET: ReadonlySet<string> = new Set([
+  'f64', 'f8e4m3', 'f8e5m2',
+  'lora-bias', 'conv2d', 'conv2d-patches', 'conv1d', 'conv3d', 'multihead-attention',
+  'experts', 'experts-gate-up', 'experts-down', 'experts-router', 'experts-converted', 'experts-qwen3', 'experts-gpt-oss', 'experts-llama4', 'parameter-of-linear',
+  'dora', 'dora-rslora', 'dora-embeddings', 'dora-gpt2', 'dora-conv2d', 'dora-conv1d', 'dora-conv3d',
+  'bias-all', 'bias-lora-only', 'bias-and-lora-bias', 'bias-gpt2', 'bias-replace',
+  'modules-to-save', 'modules-to-save-gpt2', 'modules-to-save-replace',
+  'trained-tokens', 'trained-tokens-of-two', 'trained-tokens-tied', 'trained-tokens-replace',
+  'embeddings-with-own-copy', 'embeddings-with-trained-copy', 'unmarked-copies',
+  'pissa', 'pissa-rslora', 'pissa-gpt2', 'pissa-with-embeddings', 'olora',
+  'untied-head', 'untied-embeddings', 'plain-and-dora', 'plain-and-absolute',
+  'pissa-random', 'pissa-dora', 'corda', 'loftq', 'lora-ga', 'tied-modules-to-save', 'longer-vocabulary',
+])
 
-/**
- * PEFT rounds an embedding's delta to the base's dtype before it adds (lora/layer.py, Embedding.merge), which rounds
- * twice; the rule rounds once. What both keep is the value to one unit in the last place.
- */
-const ROUNDED_TWICE_BY_PEFT = /embed/
+/** Where PEFT is wrong, a tensor of its merge is off by at least this part of the patch. */
+const WRONG = 0.1
 
-let folder: string
-let variants: Variant[]
+/** In float32 both round every sum to the dtype of the result, and which of the two is luckier is chance. */
+const CHANCE = 1.05
 
-beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'portllm-variants-'))
-  const python = await pythonPath()
-  const oracle = (...args: string[]) => promisify(execFile)(python, [join(ROOT, 'tests/python/oracle.py'), ...args], { maxBuffer: 64 << 20 })
-  await oracle('make-variants', '--out', folder)
-  await oracle('variant-oracle', '--variants', folder)
-  variants = JSON.parse(await readFile(join(folder, 'variants.json'), 'utf8')).variants
-}, 300_000)
+const folder = await mkdtemp(join(tmpdir(), 'portllm-variants-'))
+const output = join(folder, 'ours')
+const variants = await makeVariants(folder)
 
 afterAll(() => rm(folder, { recursive: true, force: true }))
 
-function merge(variant: Variant) {
-  return runCommand(null, ['merge', join(folder, variant.base), join(folder, variant.adapter), '--output', join(folder, variant.name, 'ours'), '--json'], { configFolder: join(folder, 'config') })
-}
-
-async function readTensors(path: string): Promise<Map<string, StoredTensor>> {
-  const tensors = new Map<string, StoredTensor>()
-  for (const name of (await readdir(path)).filter((file) => file.endsWith('.safetensors'))) {
-    const file = await readFile(join(path, name))
-    const header = parseHeader(file.subarray(0, headerLength(file.subarray(0, 8), file.length)), file.length)
-    for (const { name: tensor, dtype, shape, begin, end } of header.tensors) {
-      tensors.set(tensor, { dtype, shape, bytes: file.subarray(header.dataOffset + begin, header.dataOffset + end) })
+for (const [name, dtypes] of Map.groupBy(variants, (variant) => variant.name)) {
+  describe(`${name}: ${dtypes[0]!.feature}`, () => {
+    for (const variant of dtypes) {
+      for (const merge of variant.merges) {
+        const isNotYet = NOT_YET.has(variant.name) || NOT_YET.has(variant.dtype)
+        if (isNotYet || variant.refused !== '') it(isNotYet ? `${variant.dtype}, not yet` : 'refused', () => expectRefusal(variant, merge, isNotYet))
+        else it(`${variant.dtype}, onto the ${merge.on} model`, () => expectMerge(variant, merge))
+      }
     }
-  }
-  return tensors
+  })
 }
 
-function differingElements(a: StoredTensor, b: StoredTensor): number {
-  const size = DTYPE_BITS[a.dtype] / 8
-  let count = 0
-  for (let at = 0; at < a.bytes.length; at += size) if (a.bytes.compare(b.bytes, at, at + size, at, at + size) !== 0) count++
-  return count
+async function expectMerge(variant: Variant, merge: VariantMerge): Promise<void> {
+  const { unexplained, worse, ourError, peftError, peftWorstTensor } = await compareVariant(variant, merge, output).finally(() => rm(output, { recursive: true, force: true }))
+  // The rules compute updates in float32, also for a target in float64, where PEFT computes in float64.
+  expect(unexplained, 'elements that rounding does not explain').toBe(0)
+  expect(peftError === null).toBe(variant.peftRaises !== '')
+  if (peftError === null) return
+  if (variant.peftIsWrongOn.includes(merge.on)) {
+    expect(peftWorstTensor, "PEFT's error").toBeGreaterThan(WRONG)
+  } else {
+    expect(worse, 'elements farther from the truth than those of PEFT').toBe(0)
+    if (variant.dtype !== 'f64') expect(ourError).toBeLessThanOrEqual(peftError * (variant.dtype === 'f32' ? CHANCE : 1.001))
+  }
 }
 
-it("merges every plain variety to PEFT's own bits", async () => {
-  const mergeable = variants.filter((variant) => variant.mergeable)
-  expect(mergeable.length).toBeGreaterThan(15)
-  for (const variant of mergeable) {
-    const { code, stderr, stdout } = await merge(variant)
-    expect(code, `${variant.name}: ${stderr}${stdout}`).toBe(0)
-    const [ours, theirs, before] = await Promise.all([join(folder, variant.name, 'ours'), join(folder, variant.name, 'merged'), join(folder, variant.base)].map(readTensors))
-    let changed = 0
-    for (const [name, tensor] of theirs!) {
-      const mine = ours!.get(name)
-      expect(mine && { dtype: mine.dtype, shape: mine.shape }, `${variant.name}: ${name}`).toEqual({ dtype: tensor.dtype, shape: tensor.shape })
-      if (before!.has(name) && differingElements(tensor, before!.get(name)!) > 0) changed++
-      const differing = differingElements(mine!, tensor)
-      const elements = tensor.bytes.length / (DTYPE_BITS[tensor.dtype] / 8)
-      const allowed = ROUNDED_TWICE_BY_PEFT.test(name) ? 0.4 * elements : 1e-3 * elements
-      expect(differing, `${variant.name}: ${name}`).toBeLessThanOrEqual(allowed)
-    }
-    expect(changed, variant.name).toBeGreaterThan(0)
-  }
-}, 300_000)
-
-it('refuses every other variety by name, and writes nothing', async () => {
-  const refused = variants.filter((variant) => !variant.mergeable)
-  expect(refused.length).toBeGreaterThan(20)
-  for (const variant of refused) {
-    const { code, stderr, stdout } = await merge(variant)
-    expect(code, `${variant.name}: ${stderr}${stdout}`).not.toBe(0)
-    expect(code, `${variant.name}: ${stderr}${stdout}`).toBeLessThan(6)
-    expect(await readdir(join(folder, variant.name, 'ours')).catch(() => 'nothing'), variant.name).toBe('nothing')
-    const said = `${stderr}${stdout}`
-    expect(said, variant.name).not.toMatch(/TypeError|at .*\.ts:\d+/)
-    expect(said.length, variant.name).toBeGreaterThan(40)
-  }
-}, 300_000)
+async function expectRefusal(variant: Variant, merge: VariantMerge, isNotYet: boolean): Promise<void> {
+  const refused = await mergeVariant(variant, merge, output).then(() => null, (error: unknown) => explainError(error))
+  expect(refused, 'merged').not.toBeNull()
+  const { code, message, details } = refused!
+  const codes = [code, ...((details?.reasons ?? []) as readonly { code: string }[]).map((reason) => reason.code)]
+  if (!isNotYet) expect(codes, message).toContain(variant.refused)
+  expect(message.length).toBeGreaterThan(20)
+  expect(message).not.toMatch(/TypeError|undefined|at .*\.ts:\d+/)
+  await expect(access(output)).rejects.toThrow()
+}

@@ -3,8 +3,7 @@
     oracle.py merge --base DIR --adapter DIR --out DIR
     oracle.py compare --merged DIR --base DIR --adapter DIR[:WEIGHT] [--adapter …] [--text …]
     oracle.py logits --model DIR [--text …]
-    oracle.py make-variants --out DIR [--only NAME …] [--seed N]
-    oracle.py variant-oracle --variants DIR
+    oracle.py make-variants --out DIR [--only NAME …]
 """
 
 import argparse
@@ -21,7 +20,6 @@ import torch
 import transformers
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 IMPORT_SECONDS = time.monotonic() - started
@@ -44,22 +42,17 @@ def main() -> None:
     command = commands.add_parser("logits", help="logits of a folder after a text, in the stored dtype")
     command.add_argument("--model", type=Path, required=True)
     command.add_argument("--text", default=TEXT)
-    command = commands.add_parser("make-variants", help="tiny models and adapters of every variety")
+    command = commands.add_parser("make-variants", help="tiny models, adapters of every variety, and what PEFT and float64 make of them")
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--only", nargs="*")
-    command.add_argument("--seed", type=int, default=1)
-    command = commands.add_parser("variant-oracle", help="PEFT's merge of every mergeable variant, into <variant>/merged")
-    command.add_argument("--variants", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(2)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     if options.command == "make-variants":
-        from variants import make_variants
+        from make_variants import make_variants
 
-        result = make_variants(options.out, options.only, options.seed)
-    elif options.command == "variant-oracle":
-        result = variant_oracle(options.variants)
+        result = make_variants(options.out, options.only)
     elif options.command == "merge":
         result = merge(options.base, options.adapter, options.out)
     elif options.command == "compare":
@@ -206,71 +199,6 @@ def logits(model, folder: Path, text: str) -> torch.Tensor:
 def logits_of_folder(folder: Path, text: str) -> dict:
     values = logits(load(folder), folder, text)
     return {"positions": values.shape[0], "vocabulary": values.shape[1], "last": values[-1].tolist(), "argmax": values.argmax(-1).tolist()}
-
-
-def variant_oracle(variants: Path) -> dict:
-    """PEFT's merge of every mergeable variant, and how rule lora-f32/1 differs from it: a matrix product may
-    add in another order, which now and then moves a sum across a rounding boundary."""
-    index = json.loads((variants / "variants.json").read_text())
-    merged = {}
-    for variant in index["variants"]:
-        if not variant["mergeable"]:
-            continue
-        base, out = variants / variant["base"], variants / variant["name"] / "merged"
-        model = PeftModel.from_pretrained(load(base), variants / variant["adapter"])
-        before = read_tensors(base)
-        against_deltas, expected = [], {}
-        for name, module in model.named_modules():
-            if isinstance(module, LoraLayer):
-                stored = name.removeprefix("base_model.model.") + ".weight"
-                expected[stored] = rule_merge(module)
-                once = (module.get_base_layer().weight.float() + module.get_delta_weight("default").float()).to(expected[stored].dtype)
-                against_deltas.append(tensor_difference(expected[stored], once.detach(), before[stored]))
-        model.merge_and_unload().save_pretrained(out)
-        after = read_tensors(out)
-        against_merge = [tensor_difference(tensor, after[name], before[name]) for name, tensor in expected.items()]
-        merged[variant["name"]] = {
-            "folder": f"{variant['name']}/merged",
-            "changed_tensors": sorted(name for name in after if not torch.equal(before[name], after[name])),
-            "rule_against_peft_merge": summed(against_merge),
-            "rule_against_peft_deltas": summed(against_deltas),
-        }
-    return {"merged": merged}
-
-
-def summed(differences: list[dict]) -> dict:
-    return {
-        "elements": sum(d["elements"] for d in differences),
-        "differing_elements": sum(d["differing_elements"] for d in differences),
-        "max_ulp": max(d["max_ulp"] for d in differences),
-        "max_operand_ulp": max(d["max_operand_ulp"] for d in differences),
-    }
-
-
-def rule_merge(layer: LoraLayer) -> torch.Tensor:
-    """Rule lora-f32/1 for one adapter, slowly. float64 holds a product of two float32 exactly; the sum is rounded
-    to float64 and then to float32, which could differ from a true fma once in about 2^28 sums."""
-    weight = layer.get_base_layer().weight.detach()
-    a, b, transposed = factors(layer)
-    delta = torch.zeros(b.shape[0], a.shape[1], dtype=torch.float32)
-    for k in range(a.shape[0]):
-        delta = (torch.outer(b[:, k].double(), a[k].double()) + delta.double()).float()
-    scaled = torch.tensor(layer.scaling["default"], dtype=torch.float32) * (delta.T if transposed else delta)
-    return (weight.float() + scaled).to(weight.dtype)
-
-
-def factors(layer: LoraLayer) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    if "default" in layer.lora_embedding_A:
-        return layer.lora_embedding_A["default"].detach(), layer.lora_embedding_B["default"].detach(), True
-    return layer.lora_A["default"].weight.detach(), layer.lora_B["default"].weight.detach(), layer.fan_in_fan_out
-
-
-def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    tensors = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, "pt") as opened:
-            tensors.update({name: opened.get_tensor(name) for name in opened.keys()})
-    return tensors
 
 
 if __name__ == "__main__":

@@ -1,87 +1,66 @@
-"""Tiny models with random weights and adapters of every variety, as PEFT writes them.
+"""Every variety of adapter that there is, on a model where it occurs; each is merged as `expect` says, or refused."""
 
-Written to OUT/<variant>/{base,adapter}, listed in OUT/variants.json:
-{"seed", "versions", "variants": [{"name", "mergeable", "feature", "base", "adapter"}]}.
-`mergeable` says whether rule lora-f32/1 covers it; the others are to be refused, naming `feature`.
-"""
-
-import json
-import shutil
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import peft
 import torch
-import transformers
-from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma2Config,
-    GPT2Config,
-    LlamaConfig,
-    MistralConfig,
-    MixtralConfig,
-    SiglipVisionConfig,
-    SiglipVisionModel,
-    ViTConfig,
-    ViTModel,
-)
+from models import DTYPES, EVOLVED
 
-SMALL = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": 1,
-}
-VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4, "image_size": 16, "patch_size": 4}
-GPT2 = {"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 1}
+ALL = tuple(DTYPES)
+NOT_F64 = tuple(dtype for dtype in ALL if dtype != "f64")
+ONE = ("bf16",)
 
-MODELS: dict[str, Callable[[], torch.nn.Module]] = {
-    "llama": lambda: AutoModelForCausalLM.from_config(LlamaConfig(**SMALL, tie_word_embeddings=False)),
-    "llama-tied": lambda: AutoModelForCausalLM.from_config(LlamaConfig(**SMALL, tie_word_embeddings=True)),
-    "llama-biased": lambda: AutoModelForCausalLM.from_config(LlamaConfig(**SMALL, attention_bias=True, tie_word_embeddings=False)),
-    "mistral": lambda: AutoModelForCausalLM.from_config(MistralConfig(**SMALL, sliding_window=16, tie_word_embeddings=False)),
-    "gemma2": lambda: AutoModelForCausalLM.from_config(Gemma2Config(**SMALL, head_dim=8, query_pre_attn_scalar=8, sliding_window=16)),
-    "mixtral": lambda: AutoModelForCausalLM.from_config(MixtralConfig(**SMALL, num_local_experts=4, tie_word_embeddings=False)),
-    "gpt2": lambda: AutoModelForCausalLM.from_config(GPT2Config(**GPT2)),
-    "siglip": lambda: SiglipVisionModel(SiglipVisionConfig(**VISION)),
-    "vit": lambda: ViTModel(ViTConfig(**VISION)),
-}
 QV = ["q_proj", "v_proj"]
 R4 = {"r": 4, "lora_alpha": 8}
-ALL = "all-linear"
+LINEAR = {**R4, "target_modules": "all-linear"}
+FUSED_EXPERTS = {**R4, "target_modules": QV, "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]}
 
 
 @dataclass(frozen=True)
 class Variant:
     name: str
-    mergeable: bool
     feature: str
+    """What this is, for people."""
     model: str = "llama"
     lora: dict = field(default_factory=dict)
-    config: Callable[[], peft.PeftConfig] | None = None
-    dtype: torch.dtype = torch.bfloat16
+    refused: str = ""
+    """Code of the reason for which it must be refused; empty where it must be merged."""
+    truth: str = "update"
+    """`update`: the model plus what training changed of the base, in float64, which is what porting means.
+    `applied`: what PEFT's loader makes of the model, in float64."""
+    peft_is_wrong: str = ""
+    """How PEFT's merge differs from the truth; empty where it does not."""
+    peft_is_wrong_on: tuple[str, ...] = (EVOLVED,)
+    peft_raises: str = ""
+    """Why PEFT has no merge of this."""
+    options: tuple[str, ...] = ()
+    """Options of `portllm merge`; BASE stands for the folder of the base."""
+    dtypes: tuple[str, ...] = ALL
+    target: str = ""
+    """Architecture of the evolved model, where it is another than the base's."""
     adapter_dtype: torch.dtype | None = None
     keep_embedding_copies: bool = False
+    trains_too: str = ""
+    """End of the names of parameters that are trained beside the adapter's own."""
+    convert: bool = False
+    """Saved with PEFT's `path_initial_model_for_weight_conversion`."""
+    shard_size: str = ""
+    config: Callable[[], peft.PeftConfig] | None = None
     edit: Callable[[dict, dict], None] | None = None
     """Changes the written (config, tensors) in place."""
+    handmade: Callable[[], tuple[peft.LoraConfig, dict]] | None = None
+    """Makes (config, tensors) of an adapter that today's PEFT reads but no longer writes."""
+    together: tuple[tuple[str, float], ...] = ()
+    """Other variants and their weights: several patches at once."""
 
 
-def merges(name: str, feature: str, **arguments) -> Variant:
-    return Variant(name, True, feature, **arguments)
+def merged(name: str, feature: str, **arguments) -> Variant:
+    return Variant(name, feature, **arguments)
 
 
-def refused(name: str, feature: str, **arguments) -> Variant:
-    return Variant(name, False, feature, **arguments)
+def refused(name: str, code: str, feature: str, **arguments) -> Variant:
+    return Variant(name, feature, refused=code, dtypes=ONE, **arguments)
 
 
 def set_config(**values) -> Callable[[dict, dict], None]:
@@ -92,140 +71,179 @@ def make_non_finite(config: dict, tensors: dict) -> None:
     tensors[min(tensors)].view(-1)[3] = float("nan")
 
 
+def longer_vocabulary(config: dict, tensors: dict) -> None:
+    name = "base_model.model.model.embed_tokens.weight"
+    tensors[name] = torch.zeros(100, 32, dtype=torch.bfloat16)
+
+
+def experts_of_transformers_4() -> tuple[peft.LoraConfig, dict]:
+    """Mixtral's experts as modules of their own, with names that no longer exist in memory, but still on disk."""
+    torch.manual_seed(5)
+    sizes = {"w1": (48, 32), "w2": (32, 48), "w3": (48, 32)}
+    tensors = {}
+    for layer in range(2):
+        for expert in range(4):
+            for name, (rows, cols) in sizes.items():
+                module = f"base_model.model.model.layers.{layer}.block_sparse_moe.experts.{expert}.{name}"
+                tensors[f"{module}.lora_A.weight"] = torch.randn(4, cols) * 0.1
+                tensors[f"{module}.lora_B.weight"] = torch.randn(rows, 4) * 0.05
+    return peft.LoraConfig(**R4, target_modules=[*sizes], task_type="CAUSAL_LM"), tensors
+
+
+PATTERNS = {"rank_pattern": {"v_proj": 8}, "alpha_pattern": {"q_proj": 24, "layers.1.mlp.down_proj": 6}}
 OVERLAPPING_RANKS = {"v_proj": 6, "layers.1.self_attn.v_proj": 2}
 OVERLAPPING_ALPHAS = {"self_attn.q_proj": 12, "layers.0.self_attn.q_proj": 20}
-PATTERNS = {"rank_pattern": {"v_proj": 8}, "alpha_pattern": {"q_proj": 24, "layers.1.mlp.down_proj": 6}}
+REPLACE = ("--absolute", "replace")
+WITH_BASE = ("--base", "BASE")
+UNTIE = ("--tied", "untie")
+OVERWRITES = "a full copy overwrites what the model has learned since"
 
-VARIANTS = [
-    merges("plain", "plain", lora={**R4, "target_modules": QV}),
-    merges("all-linear", "plain", lora={**R4, "target_modules": ALL}),
-    merges("odd-scale", "plain, scale 7/3", lora={"r": 3, "lora_alpha": 7, "target_modules": ALL}),
-    merges("rank-1", "plain", lora={"r": 1, "lora_alpha": 1, "target_modules": ALL}),
-    merges("rank-64", "plain, r larger than the matrix", lora={"r": 64, "lora_alpha": 16, "target_modules": ALL}),
-    merges("regex-targets", "plain", lora={**R4, "target_modules": r".*\.layers\.1\..*(q|down)_proj"}),
-    merges("some-layers", "layers_to_transform", lora={**R4, "target_modules": QV, "layers_to_transform": [1]}),
-    merges("gaussian", "init_lora_weights=gaussian", lora={**R4, "target_modules": QV, "init_lora_weights": "gaussian"}),
-    merges("adapter-bf16", "bf16 factors", lora={**R4, "target_modules": ALL}, adapter_dtype=torch.bfloat16),
-    merges("adapter-f16", "f16 factors", lora={**R4, "target_modules": ALL}, adapter_dtype=torch.float16),
-    merges("base-f16", "f16 base", lora={**R4, "target_modules": ALL}, dtype=torch.float16),
-    merges("base-f32", "f32 base", lora={**R4, "target_modules": ALL}, dtype=torch.float32),
-    merges("mistral", "plain, GQA", model="mistral", lora={**R4, "target_modules": ALL}),
-    merges("gemma2", "plain, tied embeddings left alone", model="gemma2", lora={**R4, "target_modules": ALL}),
-    merges("rslora", "use_rslora", lora={**R4, "use_rslora": True, "target_modules": ALL}),
-    merges("rslora-patterns", "use_rslora with rank_pattern", lora={**R4, **PATTERNS, "use_rslora": True, "target_modules": ALL}),
-    merges("patterns", "rank_pattern and alpha_pattern", lora={**R4, **PATTERNS, "target_modules": ALL}),
-    merges(
-        "overlapping-patterns",
-        "overlapping patterns, file order not alphabetical",
+PLAIN = [
+    merged("plain", "LoRA on q and v", lora={**R4, "target_modules": QV}),
+    merged("all-linear", "LoRA on every linear layer", lora=LINEAR),
+    merged("odd-scale", "scale 7/3, which float32 does not hold", lora={**LINEAR, "r": 3, "lora_alpha": 7}),
+    merged("rank-1", "rank 1", lora={**LINEAR, "r": 1, "lora_alpha": 1}),
+    merged("rank-64", "a rank larger than the matrix", lora={**LINEAR, "r": 64, "lora_alpha": 16}),
+    merged("regex-targets", "target_modules as a regular expression", lora={**R4, "target_modules": r".*\.layers\.1\..*(q|down)_proj"}),
+    merged("some-layers", "layers_to_transform", lora={**R4, "target_modules": QV, "layers_to_transform": [1]}),
+    merged("gaussian", "init_lora_weights=gaussian", lora={**R4, "target_modules": QV, "init_lora_weights": "gaussian"}),
+    merged("adapter-bf16", "factors in bf16", lora=LINEAR, adapter_dtype=torch.bfloat16),
+    merged("adapter-f16", "factors in f16", lora=LINEAR, adapter_dtype=torch.float16),
+    merged("sharded", "a model in several files", lora=LINEAR, shard_size="20KB"),
+    merged("mistral", "Mistral", model="mistral", lora=LINEAR),
+    merged("gemma2", "Gemma 2, whose tied embeddings are left alone", model="gemma2", lora=LINEAR),
+    merged("qwen3", "Qwen 3, whose tied embeddings are left alone", model="qwen3", lora=LINEAR),
+    merged("phi", "Phi, with biases", model="phi", lora=LINEAR),
+    merged("phi3", "Phi 3, with fused qkv and gate_up", model="phi3", lora=LINEAR),
+    merged("rslora", "use_rslora", lora={**LINEAR, "use_rslora": True}),
+    merged("rslora-patterns", "use_rslora with rank_pattern", lora={**LINEAR, **PATTERNS, "use_rslora": True}),
+    merged("patterns", "rank_pattern and alpha_pattern", lora={**LINEAR, **PATTERNS}),
+    merged("lm-head", "LoRA on an output head that is not tied", lora={**R4, "target_modules": [*QV, "lm_head"]}),
+    merged("embeddings", "LoRA on embeddings", lora={**R4, "target_modules": [*QV, "embed_tokens"]}),
+    merged("gpt2", "Conv1D with fan_in_fan_out", model="gpt2", lora={**R4, "target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}),
+    merged("gpt2-square", "Conv1D with square matrices", model="gpt2", lora={**R4, "target_modules": ["attn.c_proj"], "fan_in_fan_out": True}),
+]
+
+OVERLAPS = [
+    merged(
+        "overlapping-in-file-order",
+        "overlapping patterns, whose first key in the file wins",
         lora={**R4, "target_modules": QV, "rank_pattern": OVERLAPPING_RANKS, "alpha_pattern": OVERLAPPING_ALPHAS},
         edit=set_config(rank_pattern=OVERLAPPING_RANKS, alpha_pattern=OVERLAPPING_ALPHAS),
     ),
-    merges(
-        "overlapping-alphas-sorted",
-        "overlapping alpha_pattern as PEFT sorts it",
+    merged(
+        "overlapping-reloaded",
+        "overlapping patterns that PEFT's saving has sorted, so that another key wins than in training",
         lora={**R4, "target_modules": QV, "alpha_pattern": OVERLAPPING_ALPHAS},
+        truth="applied",
     ),
-    merges("fan-in-fan-out", "fan_in_fan_out", model="gpt2", lora={**R4, "target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}),
-    merges(
-        "fan-in-fan-out-square",
-        "fan_in_fan_out on square matrices",
-        model="gpt2",
-        lora={**R4, "target_modules": ["attn.c_proj"], "fan_in_fan_out": True},
-    ),
-    merges("embeddings", "embeddings", lora={**R4, "target_modules": [*QV, "embed_tokens"]}),
-    merges("lm-head", "untied output head", lora={**R4, "target_modules": [*QV, "lm_head"]}),
-    refused("embeddings-with-copy", "base_layer.weight", lora={**R4, "target_modules": ["embed_tokens"]}, keep_embedding_copies=True),
-    refused("dora", "use_dora", lora={**R4, "target_modules": QV, "use_dora": True}),
-    refused("lora-bias", "lora_bias", model="llama-biased", lora={**R4, "target_modules": QV, "lora_bias": True}),
-    refused("bias-all", "bias=all", model="llama-biased", lora={**R4, "target_modules": QV, "bias": "all"}),
-    refused("bias-lora-only", "bias=lora_only", model="llama-biased", lora={**R4, "target_modules": QV, "bias": "lora_only"}),
-    refused("modules-to-save", "modules_to_save", lora={**R4, "target_modules": QV, "modules_to_save": ["lm_head"]}),
-    refused("trainable-tokens", "trainable_token_indices", lora={**R4, "target_modules": QV, "trainable_token_indices": [3, 5, 8]}),
-    refused("pissa", "init_lora_weights=pissa", lora={**R4, "target_modules": QV, "init_lora_weights": "pissa"}),
-    refused("olora", "init_lora_weights=olora", lora={**R4, "target_modules": QV, "init_lora_weights": "olora"}),
-    refused("tied-lm-head", "tied lm_head", model="llama-tied", lora={**R4, "target_modules": [*QV, "lm_head"]}),
-    refused("tied-embeddings", "tied embed_tokens", model="llama-tied", lora={**R4, "target_modules": [*QV, "embed_tokens"]}),
-    refused("layer-replication", "layer_replication", lora={**R4, "target_modules": QV, "layer_replication": [[0, 2], [1, 2]]}),
-    refused("alora", "alora_invocation_tokens", lora={**R4, "target_modules": QV, "alora_invocation_tokens": [5, 6]}),
-    refused(
-        "target-parameters",
-        "target_parameters",
-        model="mixtral",
-        lora={**R4, "target_modules": QV, "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]},
-    ),
-    refused("conv2d", "Conv2d", model="vit", lora={**R4, "target_modules": ["projection"]}),
-    refused("multihead-attention", "MultiheadAttention", model="siglip", lora={**R4, "target_modules": ["head.attention"]}),
-    refused("ia3", "peft_type=IA3", config=lambda: peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"])),
-    refused("loha", "peft_type=LOHA", config=lambda: peft.LoHaConfig(r=4, alpha=8, target_modules=QV)),
-    refused("lokr", "peft_type=LOKR", config=lambda: peft.LoKrConfig(r=4, alpha=8, target_modules=QV)),
-    refused("adalora", "peft_type=ADALORA", config=lambda: peft.AdaLoraConfig(target_modules=QV, total_step=100)),
-    refused("vera", "peft_type=VERA", config=lambda: peft.VeraConfig(r=4, target_modules=["q_proj"])),
-    refused("prompt-tuning", "peft_type=PROMPT_TUNING", config=lambda: peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)),
-    refused("unknown-key", "new_variant_of_lora", lora={**R4, "target_modules": QV}, edit=set_config(new_variant_of_lora={"depth": 2})),
-    refused("qalora", "use_qalora", lora={**R4, "target_modules": QV}, edit=set_config(use_qalora=True)),
-    refused("corda", "init_lora_weights=corda", lora={**R4, "target_modules": QV}, edit=set_config(init_lora_weights="corda")),
-    refused("loftq", "init_lora_weights=loftq", lora={**R4, "target_modules": QV}, edit=set_config(init_lora_weights="loftq")),
-    refused("non-finite", "NaN in a factor", lora={**R4, "target_modules": QV}, edit=make_non_finite),
 ]
 
+LAYERS = [
+    merged("lora-bias", "lora_bias", model="llama-biased", lora={**R4, "target_modules": QV, "lora_bias": True}),
+    merged("conv2d", "Conv2d, 1×1 and 3×3", model="resnet", lora={**R4, "target_modules": r"encoder.*convolution"}),
+    merged("conv2d-patches", "Conv2d 4×4 of patch embeddings, lora_bias", model="vit", lora={**R4, "target_modules": ["projection"], "lora_bias": True}),
+    merged("conv1d", "Conv1d", model="whisper", lora={**R4, "target_modules": ["conv1", "conv2", "q_proj"]}),
+    merged("conv3d", "Conv3d", model="videomae", lora={**R4, "target_modules": ["projection"]}),
+    merged(
+        "multihead-attention",
+        "torch.nn.MultiheadAttention: in_proj once, out_proj twice, as PEFT up to 0.21 trains it",
+        model="siglip",
+        lora={**R4, "target_modules": ["head.attention", "fc1"]},
+    ),
+    merged("experts", "fused experts of Mixtral, gate_up and down, one by one on disk", model="mixtral", lora=FUSED_EXPERTS),
+    merged("experts-gate-up", "only the gate_up of fused experts", model="mixtral", lora={**FUSED_EXPERTS, "target_parameters": ["mlp.experts.gate_up_proj"]}),
+    merged("experts-down", "only the down of fused experts, in one layer", model="mixtral", lora={**FUSED_EXPERTS, "target_parameters": ["1.mlp.experts.down_proj"]}),
+    merged("experts-router", "the router as a parameter", model="mixtral", lora={**FUSED_EXPERTS, "target_parameters": ["mlp.gate.weight"]}),
+    merged("experts-converted", "w1, w2, w3 as targets, which PEFT turns into fused ones", model="mixtral", lora={**R4, "target_modules": ["w1", "w2", "w3"]}),
+    merged("experts-transformers-4", "an adapter with a pair for each expert", model="mixtral", handmade=experts_of_transformers_4, truth="applied"),
+    merged("experts-qwen3", "fused experts of Qwen 3", model="qwen3-moe", lora=FUSED_EXPERTS),
+    merged("experts-gpt-oss", "fused experts of GPT-OSS, stored (in, out)", model="gpt-oss", lora=FUSED_EXPERTS),
+    merged("experts-llama4", "fused experts of Llama 4, which PEFT takes for (out, in)", model="llama4", lora={**FUSED_EXPERTS, "target_parameters": ["experts.gate_up_proj", "experts.down_proj"]}),
+    merged("parameter-of-linear", "target_parameters on a plain matrix", lora={**R4, "target_modules": [], "target_parameters": ["q_proj.weight"]}),
+]
 
-def make_variants(out: Path, only: list[str] | None, seed: int) -> dict:
-    transformers.utils.logging.set_verbosity_error()
-    chosen = [variant for variant in VARIANTS if not only or variant.name in only]
-    unknown = set(only or []) - {variant.name for variant in VARIANTS}
-    if unknown:
-        raise SystemExit(f"no variant named {sorted(unknown)}; there are {[variant.name for variant in VARIANTS]}")
-    rows = []
-    for variant in chosen:
-        write_variant(variant, out / variant.name, seed)
-        rows.append(
-            {
-                "name": variant.name,
-                "mergeable": variant.mergeable,
-                "feature": variant.feature,
-                "base": f"{variant.name}/base",
-                "adapter": f"{variant.name}/adapter",
-            }
-        )
-    index = {"seed": seed, "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "peft": peft.__version__}, "variants": rows}
-    (out / "variants.json").write_text(json.dumps(index, indent=1) + "\n")
-    return index
+DORA = [
+    merged("dora", "DoRA", lora={**LINEAR, "use_dora": True}, truth="applied"),
+    merged("dora-rslora", "DoRA with use_rslora and patterns", lora={**LINEAR, **PATTERNS, "use_dora": True, "use_rslora": True}, truth="applied"),
+    merged("dora-embeddings", "DoRA on embeddings, normed by column", lora={**R4, "target_modules": ["embed_tokens", "q_proj"], "use_dora": True}, truth="applied"),
+    merged("dora-gpt2", "DoRA on Conv1D", model="gpt2", lora={**R4, "target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, "use_dora": True}, truth="applied"),
+    merged("dora-conv2d", "DoRA on Conv2d", model="resnet", lora={**R4, "target_modules": r"encoder.*convolution", "use_dora": True}, truth="applied"),
+    merged("dora-conv1d", "DoRA on Conv1d", model="whisper", lora={**R4, "target_modules": ["conv1", "conv2"], "use_dora": True}, truth="applied"),
+    merged("dora-conv3d", "DoRA on Conv3d", model="videomae", lora={**R4, "target_modules": ["projection"], "use_dora": True}, truth="applied"),
+]
 
+ABSOLUTE = [
+    merged("bias-all", "bias=all", model="llama-biased", lora={**R4, "target_modules": ["q_proj"], "bias": "all"}, options=WITH_BASE, peft_is_wrong=OVERWRITES),
+    merged("bias-lora-only", "bias=lora_only", model="llama-biased", lora={**R4, "target_modules": QV, "bias": "lora_only"}, options=WITH_BASE, peft_is_wrong=OVERWRITES),
+    merged("bias-and-lora-bias", "bias=lora_only with lora_bias", model="llama-biased", lora={**R4, "target_modules": QV, "bias": "lora_only", "lora_bias": True}, options=WITH_BASE, peft_is_wrong=OVERWRITES),
+    merged("bias-gpt2", "bias=all on GPT-2, layer norms too", model="gpt2", lora={**R4, "target_modules": ["c_attn"], "fan_in_fan_out": True, "bias": "all"}, options=WITH_BASE, peft_is_wrong=OVERWRITES),
+    merged("bias-replace", "bias=all, replaced on demand", model="llama-biased", lora={**R4, "target_modules": ["q_proj"], "bias": "all"}, options=REPLACE, truth="applied"),
+    merged("modules-to-save", "modules_to_save, head and norms", lora={**R4, "target_modules": QV, "modules_to_save": ["lm_head", "input_layernorm"]}, options=WITH_BASE, peft_is_wrong=OVERWRITES),
+    merged("modules-to-save-gpt2", "modules_to_save with a bias", model="gpt2", lora={**R4, "target_modules": ["c_attn"], "fan_in_fan_out": True, "modules_to_save": ["c_fc"]}, options=WITH_BASE, peft_is_wrong=OVERWRITES),
+    merged("modules-to-save-replace", "modules_to_save, replaced on demand", lora={**R4, "target_modules": QV, "modules_to_save": ["lm_head", "input_layernorm"]}, options=REPLACE, truth="applied"),
+    merged("trained-tokens", "trainable_token_indices", lora={**R4, "target_modules": QV, "trainable_token_indices": [3, 5, 6, 90]}, options=WITH_BASE, peft_is_wrong=OVERWRITES),
+    merged("trained-tokens-of-two", "trainable_token_indices of embedding and head", lora={**R4, "target_modules": QV, "trainable_token_indices": {"embed_tokens": [8, 3], "lm_head": [1]}}, options=WITH_BASE, peft_is_wrong=OVERWRITES),
+    merged("trained-tokens-tied", "trainable_token_indices with tied embeddings", model="qwen3", lora={**R4, "target_modules": QV, "trainable_token_indices": [3, 5, 6, 90]}, options=WITH_BASE, peft_is_wrong=OVERWRITES),
+    merged("trained-tokens-replace", "trainable_token_indices, replaced on demand", lora={**R4, "target_modules": QV, "trainable_token_indices": [3, 5, 6, 90]}, options=REPLACE, truth="applied"),
+    merged("embeddings-with-own-copy", "LoRA on embeddings, with the base's embedding beside it", lora={**R4, "target_modules": ["embed_tokens"]}, keep_embedding_copies=True, options=WITH_BASE, peft_is_wrong=OVERWRITES),
+    merged("embeddings-with-trained-copy", "LoRA on embeddings that were trained themselves, too", lora={**R4, "target_modules": ["embed_tokens"]}, keep_embedding_copies=True, trains_too="embed_tokens.base_layer.weight", options=WITH_BASE, peft_is_wrong=OVERWRITES),
+    merged("unmarked-copies", "save_embedding_layers without targeting them", lora={**R4, "target_modules": QV}, keep_embedding_copies=True, options=WITH_BASE, peft_is_wrong=OVERWRITES),
+]
 
-def write_variant(variant: Variant, folder: Path, seed: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    torch.manual_seed(seed)
-    model = MODELS[variant.model]().to(variant.dtype)
-    randomise(model.parameters(), 0.02)
-    model.save_pretrained(folder / "base")
-    config = variant.config() if variant.config else LoraConfig(task_type=None if variant.model in ("vit", "siglip") else "CAUSAL_LM", **variant.lora)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        wrapped = get_peft_model(model, config)
-        randomise([p for p in wrapped.parameters() if p.requires_grad], 0.05)
-        # With no name PEFT does not ask the Hub whether the vocabulary was resized.
-        written = wrapped.peft_config["default"]
-        written.base_model_name_or_path = None
-        if isinstance(getattr(written, "target_modules", None), set):
-            written.target_modules = sorted(written.target_modules)
-        wrapped.save_pretrained(folder / "adapter", save_embedding_layers=True if variant.keep_embedding_copies else False)
-    rewrite(variant, folder / "adapter")
+INITIALISED = [
+    merged("pissa", "PiSSA", lora={**LINEAR, "init_lora_weights": "pissa"}, dtypes=NOT_F64, options=WITH_BASE, peft_is_wrong="the loader takes the factors of the evolved model"),
+    merged("pissa-rslora", "PiSSA with use_rslora", lora={**LINEAR, "init_lora_weights": "pissa", "use_rslora": True}, dtypes=NOT_F64, options=WITH_BASE, peft_is_wrong="the loader takes the factors of the evolved model"),
+    merged("pissa-gpt2", "PiSSA on Conv1D", model="gpt2", lora={**R4, "target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, "init_lora_weights": "pissa"}, dtypes=NOT_F64, options=WITH_BASE, peft_is_wrong="the loader takes the factors of the evolved model"),
+    merged("pissa-with-embeddings", "PiSSA, with plain LoRA on embeddings", lora={**R4, "target_modules": ["embed_tokens", "q_proj"], "init_lora_weights": "pissa"}, dtypes=NOT_F64, options=WITH_BASE, peft_is_wrong="the loader takes the factors of the evolved model"),
+    merged("pissa-converted", "PiSSA, converted by PEFT", lora={**LINEAR, "init_lora_weights": "pissa"}, dtypes=NOT_F64, convert=True, truth="applied"),
+    merged("olora", "OLoRA", lora={**LINEAR, "init_lora_weights": "olora"}, dtypes=NOT_F64, options=WITH_BASE, peft_is_wrong="the loader takes the factors of the evolved model"),
+    merged("olora-converted", "OLoRA, converted by PEFT", lora={**LINEAR, "init_lora_weights": "olora"}, dtypes=NOT_F64, convert=True, truth="applied"),
+]
 
+TIED = [
+    merged("untied-head", "LoRA on a tied head, untied on demand", model="llama-tied", lora={**R4, "target_modules": [*QV, "lm_head"]}, options=UNTIE, peft_is_wrong="the embedding changes too", peft_is_wrong_on=("base", "evolved")),
+    merged("untied-embeddings", "LoRA on tied embeddings, untied on demand", model="qwen3", lora={**R4, "target_modules": [*QV, "embed_tokens"]}, options=UNTIE, peft_is_wrong="the head changes too", peft_is_wrong_on=("base", "evolved")),
+]
 
-def randomise(parameters, spread: float) -> None:
-    """Adds noise, so that nothing is left at an initial value such as a zero B."""
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter.add_(torch.randn(parameter.shape, dtype=torch.float32).mul(spread).to(parameter.dtype))
+SEVERAL = [
+    merged("two-patches", "two patches, weights 0.7 and −0.3", together=(("all-linear", 0.7), ("rslora", -0.3))),
+    merged("four-patches", "four patches of different ranks", together=(("all-linear", 1.0), ("odd-scale", 0.5), ("rank-64", 0.25), ("patterns", 2.0))),
+    merged("plain-and-dora", "plain LoRA and DoRA on the same tensors", together=(("all-linear", 1.0), ("dora", 0.5)), peft_raises="PEFT norms the second with the first merged"),
+    merged("plain-and-absolute", "two patches, one of them with full copies", together=(("lm-head", 1.0), ("modules-to-save", 0.5)), options=WITH_BASE, peft_raises="PEFT gives full copies no weight"),
+]
 
+REFUSED = [
+    refused("bias-without-base", "trained-bias", "bias=all without the base", model="llama-biased", lora={**R4, "target_modules": QV, "bias": "all"}),
+    refused("modules-to-save-without-base", "modules-to-save", "modules_to_save without the base", lora={**R4, "target_modules": QV, "modules_to_save": ["lm_head"]}),
+    refused("trained-tokens-without-base", "trainable-tokens", "trainable_token_indices without the base", lora={**R4, "target_modules": QV, "trainable_token_indices": [3]}),
+    refused("pissa-without-base", "base-changing-initialisation", "PiSSA without the base", lora={**R4, "target_modules": QV, "init_lora_weights": "pissa"}),
+    refused("pissa-random", "base-changing-initialisation", "PiSSA with a randomised SVD", lora={**R4, "target_modules": QV, "init_lora_weights": "pissa_niter_4"}, options=WITH_BASE),
+    refused("pissa-dora", "base-changing-initialisation", "PiSSA with DoRA", lora={**R4, "target_modules": QV, "init_lora_weights": "pissa", "use_dora": True}, options=WITH_BASE),
+    refused("corda", "base-changing-initialisation", "CorDA", lora={**R4, "target_modules": QV}, edit=set_config(init_lora_weights="corda"), options=WITH_BASE),
+    refused("loftq", "base-changing-initialisation", "LoftQ", lora={**R4, "target_modules": QV}, edit=set_config(init_lora_weights="loftq"), options=WITH_BASE),
+    refused("lora-ga", "base-changing-initialisation", "LoRA-GA", lora={**R4, "target_modules": QV}, edit=set_config(init_lora_weights="lora_ga"), options=WITH_BASE),
+    refused("tied-head", "tied-weights", "LoRA on a tied head", model="llama-tied", lora={**R4, "target_modules": [*QV, "lm_head"]}),
+    refused("tied-embeddings", "tied-weights", "LoRA on tied embeddings", model="llama-tied", lora={**R4, "target_modules": [*QV, "embed_tokens"]}),
+    refused("tied-modules-to-save", "tied-weights", "modules_to_save of tied embeddings", model="qwen3", lora={**R4, "target_modules": QV, "modules_to_save": ["embed_tokens"]}, options=WITH_BASE),
+    refused("ensure-weight-tying", "weight-tying", "ensure_weight_tying", model="qwen3", lora={**R4, "target_modules": ["embed_tokens"], "ensure_weight_tying": True}),
+    refused("grouped-convolution", "convolution", "Conv2d with groups > 1", model="convnext", lora={"r": 16, "lora_alpha": 8, "target_modules": ["stages.0.layers.0.dwconv"]}),
+    refused("layer-replication", "layer-replication", "layer_replication", lora={**R4, "target_modules": QV, "layer_replication": [[0, 2], [1, 2]]}),
+    refused("alora", "activated-lora", "alora_invocation_tokens", lora={**R4, "target_modules": QV, "alora_invocation_tokens": [5, 6]}),
+    refused("ia3", "peft-type", "IA3", config=lambda: peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"])),
+    refused("loha", "peft-type", "LoHa", config=lambda: peft.LoHaConfig(r=4, alpha=8, target_modules=QV)),
+    refused("lokr", "peft-type", "LoKr", config=lambda: peft.LoKrConfig(r=4, alpha=8, target_modules=QV)),
+    refused("adalora", "peft-type", "AdaLoRA", config=lambda: peft.AdaLoraConfig(target_modules=QV, total_step=100)),
+    refused("vera", "peft-type", "VeRA", config=lambda: peft.VeraConfig(r=4, target_modules=["q_proj"])),
+    refused("prompt-tuning", "peft-type", "prompt tuning", config=lambda: peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)),
+    refused("unknown-key", "unknown-config-key", "a key that PEFT does not know", lora={**R4, "target_modules": QV}, edit=set_config(new_variant_of_lora={"depth": 2})),
+    refused("qalora", "qalora", "use_qalora", lora={**R4, "target_modules": QV}, edit=set_config(use_qalora=True)),
+    refused("factors-f64", "factor-dtype", "factors in f64", lora={**R4, "target_modules": QV}, adapter_dtype=torch.float64),
+    refused("non-finite", "invalid_file", "NaN in a factor", lora={**R4, "target_modules": QV}, edit=make_non_finite),
+    refused("fewer-layers", "fewer-layers", "a target with fewer layers", target="llama-one-layer", lora={**R4, "target_modules": QV}),
+    refused("smaller-target", "shape-mismatch", "a target of another size", target="llama-narrow", lora={**R4, "target_modules": QV}),
+    refused("untargeted", "untargeted-module", "tensors that the config does not target", lora={**R4, "target_modules": QV}, edit=set_config(target_modules=["q_proj"])),
+    refused("longer-vocabulary", "vocabulary-size", "an embedding that was resized", lora={**R4, "target_modules": QV}, edit=longer_vocabulary, options=WITH_BASE),
+]
 
-def rewrite(variant: Variant, adapter: Path) -> None:
-    config_file, tensors_file = adapter / "adapter_config.json", adapter / "adapter_model.safetensors"
-    config, tensors = json.loads(config_file.read_text()), load_file(tensors_file)
-    if variant.adapter_dtype is not None:
-        tensors = {name: tensor.to(variant.adapter_dtype) for name, tensor in tensors.items()}
-    if variant.edit is not None:
-        variant.edit(config, tensors)
-    if variant.adapter_dtype is not None or variant.edit is not None:
-        config_file.write_text(json.dumps(config, indent=2))
-        save_file(tensors, tensors_file, metadata={"format": "pt"})
+VARIANTS = [*PLAIN, *OVERLAPS, *LAYERS, *DORA, *ABSOLUTE, *INITIALISED, *TIED, *SEVERAL, *REFUSED]
