@@ -38,8 +38,8 @@ export async function benchKernel(threads: number, repeats: number): Promise<Ker
   const kernels: KernelFigure[] = []
   for (const rank of [8, 16, 64]) {
     const tensor = library.createTensor(2, ROWS, COLS)
-    const factor = (count: number) => ({ bytes: new Uint8Array(Float32Array.from({ length: count }, (_, i) => Math.sin(i) / 50).buffer), dtype: 0, transposed: false })
-    library.addProduct(tensor, factor(ROWS * rank), factor(rank * COLS), rank, 2)
+    const matrix = (rows: number, cols: number) => ({ bytes: new Uint8Array(Float32Array.from({ length: rows * cols }, (_, i) => Math.sin(i) / 50).buffer), dtype: 0, offset: 0, strides: [cols, 1] as const })
+    library.addProduct(tensor, { left: matrix(ROWS, rank), right: matrix(rank, COLS), rank, scale: 2 })
     const roofline = Math.min(memcpy, (fma / rank) * 2)
     for (const figures of [false, true]) {
       const rate = w.length / (await median(repeats, () => library.merge(tensor, path, threads, figures, 0, ROWS, w, out)))

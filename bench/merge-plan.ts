@@ -1,7 +1,7 @@
 import { open, readdir, readFile, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Segment } from '../gpu-runner/core/core.ts'
-import type { Addend } from '../gpu-runner/core/tensor-merge.ts'
+import type { Contribution } from '../gpu-runner/core/tensor-merge.ts'
 import { readAdapter } from '../patch/adapter.ts'
 import { effectiveScale } from '../patch/derivation.ts'
 import { isMergeable, type MergeableDtype } from '../patch/dtype.ts'
@@ -52,11 +52,11 @@ export async function planMerge(modelFolder: string, adapterFolder: string): Pro
   if (refusals.length > 0) throw new Error(refusals.map(({ message }) => message).join('\n'))
   const byTarget = new Map(edits.map((edit) => [edit.target, edit]))
 
-  const factor = async ({ tensor, strides }: MatrixView) => {
+  const factor = async ({ tensor, offset, strides }: MatrixView) => {
     const { begin, end, dtype } = factors.get(tensor)!
     const bytes = Buffer.alloc(end - begin)
     await adapterFile.read(bytes, 0, bytes.length, adapterHeader.dataOffset + begin)
-    return { bytes, dtype, transpose: strides[1] !== 1 }
+    return { bytes, dtype, offset, strides }
   }
   return {
     files: files.map(({ path, size, dataOffset, tensors }) => {
@@ -68,13 +68,14 @@ export async function planMerge(modelFolder: string, adapterFolder: string): Pro
         if (edit.kind !== 'additive') throw new Error(`${name} has an edit of the kind ${edit.kind}`)
         if (!isMergeable(dtype)) throw new Error(`${name} is ${dtype}`)
         if (dataOffset + begin > copiedTo) segments.push({ kind: 'copy', offset: copiedTo, length: dataOffset + begin - copiedTo })
-        const addends = async (): Promise<Addend[]> => [{
+        const contributions = async (): Promise<Contribution[]> => [{
+          kind: 'product',
           left: await factor(edit.left),
           right: await factor(edit.right),
           rank: edit.rank,
           scale: effectiveScale(1, edit.scale),
         }]
-        segments.push({ kind: 'merge', offset: dataOffset + begin, dtype: dtype as MergeableDtype, rows: shape[0]!, cols: shape[1]!, addends })
+        segments.push({ kind: 'merge', offset: dataOffset + begin, dtype: dtype as MergeableDtype, rows: shape[0]!, cols: shape[1]!, contributions })
         copiedTo = dataOffset + end
       }
       const changed = segments.filter(({ kind }) => kind === 'merge')

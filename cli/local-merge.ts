@@ -1,7 +1,7 @@
 import { constants } from 'node:fs'
 import { copyFile, mkdir, readdir, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { addends } from '../gpu-runner/core/addends.ts'
+import { blockContributions } from '../gpu-runner/core/block-contributions.ts'
 import { loadCore } from '../gpu-runner/core/core.ts'
 import type { Segment } from '../gpu-runner/core/merged-file.ts'
 import { derivationId, modelDigest, newDerivation, patchDigest } from '../patch/derivation.ts'
@@ -130,8 +130,8 @@ function tensorSegments({ dtype, cols, source, factors, blocks }: TensorPlan, pa
     const { first, count, contributions } = block
     const offset = source.offset + first * rowBytes
     if (contributions.length === 0) return { kind: 'copy', offset, length: count * rowBytes }
-    const read = async () => addends(block, cols, await Promise.all(factors.map((factor) => readFactor(patches, factor))))
-    return { kind: 'merge', offset, dtype, rows: count, cols, addends: read }
+    const contributionsOf = async () => blockContributions(block, cols, await Promise.all(factors.map((factor) => readFactor(patches, factor))))
+    return { kind: 'merge', offset, dtype, rows: count, cols, contributions: contributionsOf }
   })
 }
 

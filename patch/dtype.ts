@@ -9,9 +9,13 @@ export const DTYPE_BITS = {
 
 export type Dtype = keyof typeof DTYPE_BITS
 
-/** Dtypes that the merge core reads and writes under rule `lora-f32/1`. */
+/** Dtypes of factors and magnitudes: float32 holds their values exactly. */
 export const MERGEABLE_DTYPES = ['F32', 'F16', 'BF16'] as const satisfies readonly Dtype[]
 export type MergeableDtype = (typeof MERGEABLE_DTYPES)[number]
+
+/** Dtypes of the tensors that the merge core reads and writes (docs/numerics.md). */
+export const TARGET_DTYPES = [...MERGEABLE_DTYPES, 'F64', 'F8_E4M3', 'F8_E5M2'] as const satisfies readonly Dtype[]
+export type TargetDtype = (typeof TARGET_DTYPES)[number]
 
 export function isDtype(name: string): name is Dtype {
   return Object.hasOwn(DTYPE_BITS, name)

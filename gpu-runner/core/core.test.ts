@@ -1,88 +1,25 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { MERGEABLE_DTYPES, type MergeableDtype } from '../../patch/dtype.ts'
 import { loadCore, type Core } from './core.ts'
-import { CoreError, openLibrary, PATHS, type CorePath } from './library.ts'
-import { decode, encode, fma32, fma32Exact, mergeReference, toBytes, type ReferenceAddend, type StoredMatrix } from './reference.ts'
-import type { Addend } from './tensor-merge.ts'
+import { openLibrary, PATHS, type CorePath } from './library.ts'
+import { build, cases, onlyProducts, random, type Case, type RandomMerge } from './random-merge.ts'
+import { decode, element, encode, fma32, fma32Exact, mergeReference, setElement, toBytes, widthOf } from './reference.ts'
+import type { Contribution } from './tensor-merge.ts'
 
 const library = await openLibrary()
 const paths = (Object.keys(PATHS) as CorePath[]).filter((path) => library.supports(path))
 
-/** A small generator, so that a shape's numbers come from one seed. */
-function random(seed: number): () => number {
-  let state = seed >>> 0 || 1
-  return () => {
-    state ^= state << 13
-    state >>>= 0
-    state ^= state >>> 17
-    state ^= state << 5
-    return (state >>>= 0) / 2 ** 32
-  }
+const ORDINARY: Case = { dtype: 'BF16', rows: 1, cols: 1, kinds: ['product'], ranks: [1], values: 'ordinary', factorDtype: 'F32', operandDtype: 'F32', weight: 1, seed: 1 }
+
+function float32(values: readonly number[]) {
+  return { dtype: 'F32' as const, bytes: new Uint8Array(Float32Array.from(values).buffer) }
 }
 
-type Values = 'ordinary' | 'tiny' | 'huge' | 'special'
-
-/** Bits of `count` elements: `ordinary` like weights, `tiny` near and below the smallest normal, `huge` near overflow. */
-function elements(dtype: MergeableDtype, count: number, values: Values, next: () => number): number[] {
-  const [tiny, huge] = dtype === 'F16' ? [2 ** -20, 30000] : [2 ** -130, 2 ** 126]
-  const specials = dtype === 'F32' ? [0, 0x80000000, 0x7f800000, 0xff800000, 0x7fc01234, 0xff812345, 1, 0x7f7fffff]
-    : dtype === 'F16' ? [0, 0x8000, 0x7c00, 0xfc00, 0x7e01, 0xfd00, 1, 0x7bff] : [0, 0x8000, 0x7f80, 0xff80, 0x7fc1, 0xff81, 1, 0x7f7f]
-  return Array.from({ length: count }, () => {
-    if (values === 'special' && next() < 0.3) return specials[Math.floor(next() * specials.length)]!
-    const size = values === 'tiny' ? tiny : values === 'huge' ? huge : 0.05
-    return encode(dtype, Math.fround((next() * 2 - 1) * size))
-  })
-}
-
-interface Case {
-  dtype: MergeableDtype
-  rows: number
-  cols: number
-  ranks: number[]
-  values: Values
-  factorDtype: MergeableDtype
-  transposes: [boolean, boolean]
-  seed: number
-}
-
-function build(spec: Case) {
-  const next = random(spec.seed)
-  const w = elements(spec.dtype, spec.rows * spec.cols, spec.values, next)
-  const factorValues = spec.values === 'tiny' && spec.factorDtype !== 'F16' ? 'tiny' : 'ordinary'
-  const reference: ReferenceAddend[] = spec.ranks.map((rank, p) => {
-    const factor = (count: number, transpose: boolean, values: Values): StoredMatrix => ({ dtype: spec.factorDtype, bits: elements(spec.factorDtype, count, values, next), transpose })
-    return {
-      left: factor(spec.rows * rank, spec.transposes[0], factorValues),
-      right: factor(rank * spec.cols, spec.transposes[1], 'ordinary'),
-      rank,
-      scale: Math.fround(spec.values === 'huge' ? 2 ** 100 * (p + 1) : 1.7 / (p + 1)),
-    }
-  })
-  const addends: Addend[] = reference.map(({ left, right, rank, scale }) => ({
-    left: { ...left, bytes: toBytes(left.dtype, left.bits) },
-    right: { ...right, bytes: toBytes(right.dtype, right.bits) },
-    rank,
-    scale,
-  }))
-  return { w, bytes: toBytes(spec.dtype, w), reference, addends }
-}
-
-const cases: fc.Arbitrary<Case> = fc.record({
-  dtype: fc.constantFrom(...MERGEABLE_DTYPES),
-  rows: fc.integer({ min: 1, max: 23 }),
-  cols: fc.oneof(fc.integer({ min: 1, max: 20 }), fc.integer({ min: 60, max: 150 }), fc.integer({ min: 180, max: 330 })),
-  ranks: fc.array(fc.integer({ min: 1, max: 19 }), { minLength: 1, maxLength: 3 }),
-  values: fc.constantFrom<Values>('ordinary', 'ordinary', 'tiny', 'huge', 'special'),
-  factorDtype: fc.constantFrom(...MERGEABLE_DTYPES),
-  transposes: fc.tuple(fc.boolean(), fc.boolean()),
-  seed: fc.integer({ min: 1, max: 2 ** 31 }),
-})
-
-async function mergeAll(core: Core, spec: Case, addends: readonly Addend[], w: Uint8Array) {
-  const merge = core.tensor({ dtype: spec.dtype, rows: spec.rows, cols: spec.cols, addends })
-  const out = new Uint8Array(w.length)
-  await merge.mergeRows(0, spec.rows, w, out)
+async function mergeAll(core: Core, { spec, reference, operands }: RandomMerge) {
+  const merge = core.tensor(spec)
+  if (merge.measures) await merge.measureRows(0, spec.rows, reference.w)
+  const out = new Uint8Array(reference.w.length)
+  await merge.mergeRows(0, spec.rows, reference.w, out, operands)
   return { out, figures: merge.finish() }
 }
 
@@ -106,9 +43,9 @@ describe('the reference', () => {
     expect(fma32(-(2 ** -60), 2 ** -60, 1 + 2 ** -23)).toBe(1 + 2 ** -23)
   })
 
-  test('encode is the inverse of decode for every 16-bit value that is no NaN', () => {
-    for (const dtype of ['F16', 'BF16'] as const) {
-      for (let bits = 0; bits < 0x10000; bits++) {
+  test('encode is the inverse of decode for every narrow value that is no NaN', () => {
+    for (const dtype of ['F16', 'BF16', 'F8_E4M3', 'F8_E5M2'] as const) {
+      for (let bits = 0; bits < 2 ** (8 * widthOf(dtype)); bits++) {
         const value = decode(dtype, bits)
         if (!Number.isNaN(value) && encode(dtype, value) !== bits) throw new Error(`${dtype} ${bits}`)
       }
@@ -116,146 +53,168 @@ describe('the reference', () => {
   })
 })
 
-test.each(paths)('%s equals the reference bit for bit, figures included', async (path) => {
-  const core = await loadCore({ path, threads: 1 })
-  await fc.assert(fc.asyncProperty(cases, async (spec) => {
-    const { w, bytes, reference, addends } = build(spec)
-    const expected = mergeReference(spec.dtype, spec.rows, spec.cols, w, reference)
-    const { out, figures } = await mergeAll(core, spec, addends, bytes)
-    expect(Buffer.from(out).equals(toBytes(spec.dtype, expected.out))).toBe(true)
-    const { out: _, ...expectedFigures } = expected
-    expect(figures).toEqual(expectedFigures)
-  }), { numRuns: 200 })
-}, 60_000)
+describe.each(paths)('%s equals the reference bit for bit, figures included', (path) => {
+  test.each([['products', cases(onlyProducts)], ['every kind', cases()]])('%s', async (_name, arbitrary) => {
+    const core = await loadCore({ path, threads: 1 })
+    await fc.assert(fc.asyncProperty(arbitrary, async (spec) => {
+      const merge = build(spec)
+      const { out: expected, ...figures } = mergeReference(merge.reference)
+      const actual = await mergeAll(core, merge)
+      expect(Buffer.from(actual.out).equals(expected)).toBe(true)
+      expect(actual.figures).toEqual(figures)
+    }), { numRuns: 200 })
+  }, 60_000)
+})
 
 test('ranks 1 to 300 agree with the reference', async () => {
   for (const [index, rank] of [1, 2, 63, 64, 65, 255, 256, 300].entries()) {
-    const spec: Case = { dtype: 'BF16', rows: 6, cols: 70, ranks: [rank], values: 'ordinary', factorDtype: 'F32', transposes: [false, false], seed: index + 1 }
-    const { w, bytes, reference, addends } = build(spec)
-    const expected = toBytes('BF16', mergeReference('BF16', 6, 70, w, reference).out)
+    const merge = build({ ...ORDINARY, rows: 6, cols: 70, ranks: [rank], seed: index + 1 })
+    const expected = mergeReference(merge.reference).out
     for (const path of paths) {
-      const { out } = await mergeAll(await loadCore({ path }), spec, addends, bytes)
+      const { out } = await mergeAll(await loadCore({ path }), merge)
       expect(Buffer.from(out).equals(expected), `${path}, rank ${rank}`).toBe(true)
     }
   }
 })
 
-/** Contributions that make exact ties, near-ties and overflow at some magnitude of W, for both 16-bit dtypes. */
+/** Contributions that make exact ties, near-ties and overflow at some magnitude of W, for every narrow dtype. */
 const CONTRIBUTIONS = [0, 2 ** -8, -3 * 2 ** -8, 2 ** -11, 2 ** -25, -3 * 2 ** -25, 2 ** -134, 2 ** 119, 16, -0.3]
 
-test('every bf16 and f16 value of W rounds right: ties, subnormals, overflow, NaNs made canonical', async () => {
-  for (const dtype of ['BF16', 'F16'] as const) {
-    const w = Array.from({ length: 0x10000 }, (_, bits) => bits)
-    const exponent = dtype === 'BF16' ? 0x7f80 : 0x7c00
+test('every narrow value of W rounds right: ties, subnormals, overflow, NaNs made canonical', async () => {
+  for (const dtype of ['BF16', 'F16', 'F8_E4M3', 'F8_E5M2'] as const) {
+    const side = widthOf(dtype) === 2 ? 256 : 16
+    const w = Array.from({ length: side * side }, (_, bits) => bits)
     for (const contribution of CONTRIBUTIONS) {
       const t = Math.fround(contribution)
       // t = +0 + 1·t, so −0 never comes out of a zero contribution: −0 + +0 = +0.
       const expectedBits = w.map((bits) => encode(dtype, Math.fround(decode(dtype, bits) + t)))
       const expected = toBytes(dtype, expectedBits)
-      const factor = (value: number) => ({ bytes: new Uint8Array(new Float32Array(256).fill(value).buffer), dtype: 'F32' as const, transpose: false })
+      const column = { ...float32(new Array(side).fill(1)), offset: 0, strides: [1, 1] as const }
+      const row = { ...float32(new Array(side).fill(t)), offset: 0, strides: [side, 1] as const }
       for (const path of paths) {
-        const merge = (await loadCore({ path })).tensor({ dtype, rows: 256, cols: 256, addends: [{ left: factor(1), right: factor(t), rank: 1, scale: 1 }] })
-        const out = new Uint8Array(0x20000)
-        await merge.mergeRows(0, 256, toBytes(dtype, w), out)
+        const merge = (await loadCore({ path })).tensor({ dtype, rows: side, cols: side, contributions: [{ kind: 'product', left: column, right: row, rank: 1, scale: 1 }] })
+        const out = new Uint8Array(expected.length)
+        await merge.mergeRows(0, side, toBytes(dtype, w), out)
         expect(Buffer.from(out).equals(expected), `${path} ${dtype} + ${t}`).toBe(true)
-        expect(merge.finish().nonFinite).toBe(expectedBits.filter((bits) => (bits & exponent) === exponent).length)
+        expect(merge.finish().nonFinite).toBe(expectedBits.filter((bits) => !Number.isFinite(decode(dtype, bits))).length)
       }
     }
   }
 }, 30_000)
 
-test('bytes and figures do not depend on threads, tiling, order of rows, path, or working in place', async () => {
-  const spec: Case = { dtype: 'BF16', rows: 1203, cols: 1111, ranks: [17, 300], values: 'special', factorDtype: 'BF16', transposes: [true, false], seed: 77 }
-  const { bytes, addends } = build(spec)
-  const rowBytes = spec.cols * 2
-  const expected = await mergeAll(await loadCore({ path: paths.at(-1)!, threads: 1 }), spec, addends, bytes)
-  expect(expected.figures.nonFinite).toBeGreaterThan(0)
-
-  for (const [path, threads, tile] of [[paths.at(-1)!, 2, 1203], [paths.at(-1)!, 7, 1203], [paths.at(-1)!, 3, 101], [paths[1] ?? 'scalar', 2, 257], ['scalar', 2, 1203]] as const) {
-    const merge = (await loadCore({ path, threads })).tensor({ dtype: spec.dtype, rows: spec.rows, cols: spec.cols, addends })
-    const out = Uint8Array.from(bytes)
-    const starts = Array.from({ length: Math.ceil(spec.rows / tile) }, (_, i) => i * tile).reverse()
-    await Promise.all(starts.map((first) => {
-      const count = Math.min(tile, spec.rows - first)
-      const rows = out.subarray(first * rowBytes, (first + count) * rowBytes)
-      return merge.mergeRows(first, count, rows, rows)
-    }))
-    expect(Buffer.from(out).equals(expected.out), `${path}, ${threads} threads, tiles of ${tile}`).toBe(true)
-    expect(merge.finish()).toEqual(expected.figures)
+test('a replacement is rounded once from float64, where rounding by way of float32 would be wrong', async () => {
+  for (const dtype of ['BF16', 'F16', 'F8_E4M3', 'F8_E5M2'] as const) {
+    // Half-way between neighbours, and just beside it: float32 holds only the half-way.
+    const values = Array.from({ length: 0x70 }, (_, bits) => bits << (8 * widthOf(dtype) - 8)).flatMap((bits) => {
+      const middle = (decode(dtype, bits) + decode(dtype, bits + 1)) / 2
+      return [-1, 0, 1].flatMap((side) => [middle * (1 + side * 2 ** -40), -middle * (1 + side * 2 ** -40)])
+    })
+    const expected = { dtype, bytes: new Uint8Array(values.length * widthOf(dtype)) }
+    values.forEach((value, i) => setElement(expected, i, value))
+    for (const path of paths) {
+      const merge = (await loadCore({ path })).tensor({ dtype, rows: 1, cols: values.length, contributions: [{ kind: 'replace', value: 'F64' }] })
+      const out = new Uint8Array(expected.bytes.length)
+      await merge.mergeRows(0, 1, new Uint8Array(out.length), out, [new Uint8Array(Float64Array.from(values).buffer)])
+      expect(Buffer.from(out).equals(expected.bytes), `${path} ${dtype}`).toBe(true)
+      merge.finish()
+    }
   }
-}, 30_000)
+})
 
-test('non-temporal stores of large outputs give the same bytes', async () => {
-  const spec: Case = { dtype: 'BF16', rows: 4100, cols: 2080, ranks: [2], values: 'ordinary', factorDtype: 'F32', transposes: [false, false], seed: 5 }
-  const next = random(9)
-  const f = (count: number) => ({ bytes: toBytes('F32', elements('F32', count, 'ordinary', next)), dtype: 'F32' as const, transpose: false })
-  const addends = [{ left: f(spec.rows * 2), right: f(spec.cols * 2), rank: 2, scale: 0.5 }]
-  const w = new Uint8Array(spec.rows * spec.cols * 2)
-  for (let i = 0; i < w.length; i += 2) w[i + 1] = 0x3c + (i % 7)
-  const inPlace = Uint8Array.from(w)
-  const merge = (await loadCore()).tensor({ ...spec, addends })
-  const out = new Uint8Array(w.length)
-  await merge.mergeRows(0, spec.rows, w, out)
-  await merge.mergeRows(0, spec.rows, inPlace, inPlace)
-  expect(Buffer.from(out).equals(inPlace)).toBe(true)
-  expect(Buffer.from(out).equals(w)).toBe(false)
+test('a replacement by values of the target\'s own dtype keeps their bits, −0 among them', async () => {
+  const value = float32([-0, 0, 2 ** -149, -3e38, 1 / 3])
+  const merge = (await loadCore()).tensor({ dtype: 'F32', rows: 1, cols: 5, contributions: [{ kind: 'replace', value: 'F32' }] })
+  const out = new Uint8Array(20)
+  await merge.mergeRows(0, 1, float32([1, -0, 1, 1, 1]).bytes, out, [value.bytes])
+  expect(out).toEqual(value.bytes)
   merge.finish()
 })
 
-describe('refusals', () => {
-  const factor = (count: number, bits = 0x3f80) => ({ bytes: toBytes('BF16', new Array(count).fill(bits)), dtype: 'BF16' as const, transpose: false })
-  const good = { dtype: 'BF16' as const, rows: 6, cols: 5, addends: [{ left: factor(12), right: factor(10), rank: 2, scale: 1 }] }
-
-  test.each([
-    ['an empty tensor', { ...good, rows: 0 }, /no elements/],
-    ['sizes that overflow', { ...good, rows: 2 ** 52, cols: 2 ** 52 }, /too large/],
-    ['a negative size', { ...good, cols: -5 }, /cols is -5/],
-    ['no addend', { ...good, addends: [] }, /nothing is added/],
-    ['rank 0', { ...good, addends: [{ ...good.addends[0]!, rank: 0 }] }, /rank is 0/],
-    ['a rank that overflows', { ...good, addends: [{ ...good.addends[0]!, rank: 2 ** 53 - 1 }] }, /too large|needs? /],
-    ['a factor of the wrong size', { ...good, addends: [{ ...good.addends[0]!, left: factor(11) }] }, /left factor has 22 bytes where 6 x 2 elements need 24/],
-    ['an empty factor', { ...good, addends: [{ ...good.addends[0]!, right: factor(0) }] }, /right factor/],
-    ['a float64 factor', { ...good, addends: [{ ...good.addends[0]!, left: { bytes: new Uint8Array(96), dtype: 'F64' as const, transpose: false } }] }, /F64/],
-    ['an integer factor', { ...good, addends: [{ ...good.addends[0]!, left: { bytes: new Uint8Array(12), dtype: 'I8' as const, transpose: false } }] }, /I8/],
-    ['a NaN in a factor', { ...good, addends: [{ ...good.addends[0]!, left: factor(12, 0x7fc0) }] }, /left factor holds a NaN/],
-    ['an infinity in a factor', { ...good, addends: [{ ...good.addends[0]!, right: factor(10, 0xff80) }] }, /right factor holds a NaN or an infinity/],
-    ['an infinite scale', { ...good, addends: [{ ...good.addends[0]!, scale: Infinity }] }, /scale/],
-    ['a scale that is no float32', { ...good, addends: [{ ...good.addends[0]!, scale: 0.1 }] }, /no float32/],
-    ['an integer tensor', { ...good, dtype: 'I8' as never }, /cannot be merged/],
-  ])('%s', async (_name, spec, message) => {
-    const core = await loadCore()
-    expect(() => core.tensor(spec)).toThrow(message)
-    expect(() => core.tensor(spec)).toThrow(CoreError)
-  })
-
-  test('wrong rows, wrong buffers, overlap, and use after finish', async () => {
-    const merge = (await loadCore()).tensor(good)
-    const memory = new Uint8Array(200)
-    const rows = (first: number, count: number, w = memory.subarray(0, count * 10), out = w) => merge.mergeRows(first, count, w, out)
-    await expect(rows(5, 2)).rejects.toThrow(/outside the tensor's 6 rows/)
-    await expect(rows(7, 1)).rejects.toThrow(/outside/)
-    await expect(rows(0, 0)).rejects.toThrow(/outside|null/)
-    await expect(rows(-1, 1)).rejects.toThrow(/firstRow is -1/)
-    await expect(rows(0, 1.5)).rejects.toThrow(/rowCount is 1.5/)
-    await expect(rows(0, 2, memory.subarray(0, 19))).rejects.toThrow(/2 rows take 20 bytes/)
-    await expect(rows(0, 2, memory.subarray(0, 20), memory.subarray(10, 30))).rejects.toThrow(/overlaps/)
-    await expect(rows(0, 2, memory.subarray(0, 20), new Uint8Array(21))).rejects.toThrow(/output 21/)
-    const running = rows(0, 6)
-    expect(() => merge.finish()).toThrow(/await it first/)
-    await running
-    merge.finish()
-    await expect(rows(0, 6)).rejects.toThrow(/after finish/)
-    expect(() => merge.finish()).toThrow(/called before/)
-  })
-
-  test('an unknown path, a path that this processor lacks, and bad thread counts', async () => {
-    await expect(loadCore({ path: 'sse9' as CorePath })).rejects.toThrow(/"sse9".*scalar, avx2, avx512/)
-    for (const path of Object.keys(PATHS) as CorePath[]) {
-      if (!library.supports(path)) await expect(loadCore({ path })).rejects.toThrow(/cannot run/)
+test('a DoRA row or column whose norm is zero or infinite comes out as NaN and is counted', async () => {
+  for (const axis of ['rows', 'columns'] as const) {
+    for (const [dtype, large] of [['BF16', Infinity], ['F64', 2 ** 600]] as const) {
+      const w = { dtype, bytes: new Uint8Array(16 * widthOf(dtype)) }
+      for (let i = 0; i < 16; i++) setElement(w, i, 1 / (i + 1))
+      for (let i = 0; i < 4; i++) {
+        setElement(w, axis === 'rows' ? 4 + i : 4 * i + 1, 0)
+        setElement(w, axis === 'rows' ? 8 + i : 4 * i + 2, i === 3 ? large : 1)
+      }
+      const zeros = { ...float32([0, 0, 0, 0]), offset: 0, strides: [1, 1] as const }
+      for (const weight of [1, 0.5]) {
+        const merge = (await loadCore()).tensor({ dtype, rows: 4, cols: 4, contributions: [{ kind: 'dora', left: zeros, right: zeros, rank: 1, scale: 1, magnitude: float32([1, 1, 1, 1]), axis, weight }] })
+        if (merge.measures) await merge.measureRows(0, 4, w.bytes)
+        const out = { dtype, bytes: new Uint8Array(w.bytes.length) }
+        await merge.mergeRows(0, 4, w.bytes, out.bytes)
+        expect(merge.finish().nonFinite, `${axis} ${dtype} ${weight}`).toBe(8)
+        for (let i = 0; i < 16; i++) expect(Number.isNaN(element(out, i))).toBe([1, 2].includes(axis === 'rows' ? i >> 2 : i & 3))
+      }
     }
-    for (const threads of [0, -1, 1.5, NaN, 1e6]) await expect(loadCore({ threads })).rejects.toThrow(/threads/)
-  })
+  }
 })
+
+const MIXED: Case = { ...ORDINARY, dtype: 'F16', rows: 403, cols: 517, kinds: ['product', 'dora-rows', 'dense', 'dora-columns', 'delta', 'product'], ranks: [5, 40, 3], values: 'special', operandDtype: 'F64', weight: 0.3, seed: 78 }
+
+test.each<[string, Case]>([
+  ['products', { ...ORDINARY, rows: 1203, cols: 1111, kinds: ['product', 'product'], ranks: [17, 300], values: 'special', factorDtype: 'BF16', seed: 77 }],
+  ['every kind', MIXED],
+  ['every kind onto float64', { ...MIXED, dtype: 'F64', operandDtype: 'BF16' }],
+  ['every kind onto float8', { ...MIXED, dtype: 'F8_E5M2', values: 'ordinary' }],
+  ['DoRA over rows, alone', { ...MIXED, dtype: 'BF16', kinds: ['dora-rows'], weight: 1, values: 'ordinary' }],
+])('bytes and figures do not depend on threads, tiling, order of rows, path, or working in place: %s', async (_name, spec) => {
+  const merge = build(spec)
+  const expected = await mergeAll(await loadCore({ path: paths.at(-1)!, threads: 1 }), merge)
+  const [rows, w] = [spec.rows, merge.reference.w]
+
+  for (const [path, threads, tile] of [[paths.at(-1)!, 2, rows], [paths.at(-1)!, 7, rows], [paths.at(-1)!, 3, 101], [paths[1] ?? 'scalar', 2, 257], ['scalar', 2, rows]] as const) {
+    const tensor = (await loadCore({ path, threads })).tensor(merge.spec)
+    const out = Uint8Array.from(w)
+    const slice = (bytes: Uint8Array, first: number, count: number) => bytes.subarray((first * bytes.length) / rows, ((first + count) * bytes.length) / rows)
+    const tiles = Array.from({ length: Math.ceil(rows / tile) }, (_, i) => [i * tile, Math.min(tile, rows - i * tile)] as const)
+    if (tensor.measures) {
+      for (const [first, count] of tiles) await tensor.measureRows(first, count, slice(w, first, count))
+    }
+    await Promise.all(tiles.toReversed().map(([first, count]) => {
+      const rowsOut = slice(out, first, count)
+      return tensor.mergeRows(first, count, rowsOut, rowsOut, merge.operands.map((bytes) => slice(bytes, first, count)))
+    }))
+    expect(Buffer.from(out).equals(expected.out), `${path}, ${threads} threads, tiles of ${tile}`).toBe(true)
+    expect(tensor.finish()).toEqual(expected.figures)
+  }
+}, 30_000)
+
+test('a tensor in blocks of rows gives the bytes of the whole', async () => {
+  const core = await loadCore()
+  const merge = build({ ...MIXED, kinds: ['product', 'dora-rows', 'dense', 'delta'], dtype: 'BF16' })
+  const { rows, cols } = merge.spec
+  const whole = await mergeAll(core, merge)
+  const out = new Uint8Array(whole.out.length)
+  for (const [first, count] of [[0, 1], [1, 6], [7, 250], [257, rows - 257]] as const) {
+    const slice = (bytes: Uint8Array) => bytes.subarray((first * bytes.length) / rows, ((first + count) * bytes.length) / rows)
+    const contributions = merge.spec.contributions.map((one): Contribution => {
+      if (!('rank' in one)) return one
+      const left = { ...one.left, offset: one.left.offset + first * one.left.strides[0] }
+      return one.kind === 'dora' ? { ...one, left, magnitude: { ...one.magnitude, bytes: slice(one.magnitude.bytes) } } : { ...one, left }
+    })
+    const block = core.tensor({ dtype: 'BF16', rows: count, cols, contributions })
+    await block.mergeRows(0, count, slice(merge.reference.w), slice(out), merge.operands.map(slice))
+    block.finish()
+  }
+  expect(Buffer.from(out).equals(whole.out)).toBe(true)
+})
+
+test('non-temporal stores of large outputs give the same bytes', async () => {
+  for (const kinds of [['product'], ['dora-rows']] as const) {
+    const { spec, reference } = build({ ...ORDINARY, rows: 4100, cols: 2080, kinds, ranks: [2], seed: 5 })
+    const inPlace = Uint8Array.from(reference.w)
+    const merge = (await loadCore()).tensor(spec)
+    const out = new Uint8Array(inPlace.length)
+    await merge.mergeRows(0, spec.rows, reference.w, out)
+    await merge.mergeRows(0, spec.rows, inPlace, inPlace)
+    expect(Buffer.from(out).equals(inPlace)).toBe(true)
+    expect(Buffer.from(out).equals(reference.w)).toBe(false)
+    merge.finish()
+  }
+}, 30_000)
 
 test('countNonFinite finds every NaN and infinity, at any place and size', async () => {
   const core = await loadCore()

@@ -7,15 +7,15 @@ import { openTensor, type TensorMerge, type TensorOptions, type TensorSpec } fro
 
 export { CoreError, type CorePath } from './library.ts'
 export type { MergedFile, MergedFileJob, Segment } from './merged-file.ts'
-export type { Addend, FactorBytes, MergeFigures, TensorMerge, TensorOptions, TensorSpec } from './tensor-merge.ts'
+export type { Contribution, FactorBytes, MergeFigures, StoredNumbers, TensorMerge, TensorOptions, TensorSpec } from './tensor-merge.ts'
 
 export interface Core {
   /** Instruction set in use; the output does not depend on it. */
   readonly path: CorePath
-  /** Version of the native interface and its rule, such as `1 lora-f32/1`. */
+  /** Version of the native interface and its rules, such as `2 lora-f32/1 dora-f32/1`. */
   readonly version: string
   readonly threads: number
-  /** @throws CoreError where sizes disagree, a factor is F64 or holds a NaN or an infinity. */
+  /** @throws CoreError where sizes disagree, a factor is F64 or holds a NaN or an infinity, or contributions exclude each other. */
   tensor(spec: TensorSpec, options?: TensorOptions): TensorMerge
   /** NaNs and infinities among `bytes`; 0 for dtypes that have none. */
   countNonFinite(bytes: Uint8Array, dtype: Dtype): Promise<number>

@@ -37,8 +37,15 @@ export interface Library {
   version(): string
   supports(path: CorePath): boolean
   createTensor(dtype: number, rows: number, cols: number): TensorHandle
-  addProduct(tensor: TensorHandle, left: Factor, right: Factor, rank: number, scale: number): void
-  merge(tensor: TensorHandle, path: CorePath, threads: number, figures: boolean, firstRow: number, rowCount: number, w: Uint8Array, out: Uint8Array): Promise<void>
+  addProduct(tensor: TensorHandle, product: NativeProduct): void
+  addDora(tensor: TensorHandle, product: NativeProduct, magnitude: NativeVector, axis: number, weight: number): void
+  /** `base` is −1 where the value is the difference itself. */
+  addDense(tensor: TensorHandle, value: number, base: number, scale: number): void
+  addReplace(tensor: TensorHandle, value: number): void
+  /** Whether `measure` has to see all rows, in order, before the first merge. */
+  measures(tensor: TensorHandle): boolean
+  measure(tensor: TensorHandle, path: CorePath, threads: number, firstRow: number, rowCount: number, w: Uint8Array): Promise<void>
+  merge(tensor: TensorHandle, path: CorePath, threads: number, figures: boolean, firstRow: number, rowCount: number, w: Uint8Array, out: Uint8Array, operands?: readonly Uint8Array[]): Promise<void>
   figures(tensor: TensorHandle): { patchNorm: number; realisedNorm: number; residualNorm: number; nonFinite: number }
   free(tensor: TensorHandle): void
   countNonFinite(bytes: Uint8Array, dtype: number): Promise<number>
@@ -46,17 +53,30 @@ export interface Library {
   readHeader(bytes: Uint8Array, fileSize: number): Promise<TensorInfo[]>
   openSource(file: number): SourceHandle
   freeSource(source: SourceHandle): void
-  /** `segments`: five 64-bit words each, as portllm_segment; `control`: three, as portllm_control. */
-  writeSegments(source: SourceHandle, destination: number, segments: BigUint64Array, path: CorePath, threads: number, control: BigUint64Array): Promise<void>
+  /** 64-bit words: `segments` has six each, as portllm_segment; `operands` two, as portllm_operand; `control` three, as portllm_control. */
+  writeSegments(source: SourceHandle, destination: number, segments: BigUint64Array, operands: BigUint64Array, path: CorePath, threads: number, control: BigUint64Array): Promise<void>
   cloneFile(source: number, destination: number): boolean
   copyMemory(out: Uint8Array, from: Uint8Array, threads: number): Promise<void>
   fmaRate(path: CorePath, threads: number): Promise<number>
 }
 
-interface Factor {
+/** Numbers of a stored tensor, `dtype` being one of CORE_DTYPES. */
+export interface NativeVector {
   readonly bytes: Uint8Array
   readonly dtype: number
-  readonly transposed: boolean
+}
+
+/** A portllm_matrix: (i, j) lies at `offset + i·strides[0] + j·strides[1]`, in elements. */
+export interface NativeMatrix extends NativeVector {
+  readonly offset: number
+  readonly strides: readonly [number, number]
+}
+
+export interface NativeProduct {
+  readonly left: NativeMatrix
+  readonly right: NativeMatrix
+  readonly rank: number
+  readonly scale: number
 }
 
 let opened: Promise<Library> | undefined
@@ -73,20 +93,27 @@ function bind(file: string): Library {
   const tensorPointer = koffi.pointer(koffi.opaque())
   const sourcePointer = koffi.pointer(koffi.opaque())
   const memory = 'void *'
+  const matrix = koffi.pointer(koffi.struct({ bytes: memory, size: 'uint64_t', offset: 'uint64_t', row_stride: 'uint64_t', col_stride: 'uint64_t', dtype: 'int32_t' }))
+  const bytes = koffi.pointer(koffi.struct({ bytes: memory, size: 'uint64_t' }))
   const failing = (name: string, args: readonly unknown[]) => handle.func(name, 'int32_t', [...(args as string[]), memory, 'size_t'])
 
   const version = handle.func('portllm_version', 'str', [])
   const supported = handle.func('portllm_path_supported', 'int32_t', ['int32_t'])
   const create = failing('portllm_tensor_create', ['int32_t', 'uint64_t', 'uint64_t', koffi.out(koffi.pointer(tensorPointer))])
-  const add = failing('portllm_tensor_add', [tensorPointer, memory, 'uint64_t', 'int32_t', 'int32_t', memory, 'uint64_t', 'int32_t', 'int32_t', 'uint64_t', 'float'])
-  const merge = failing('portllm_tensor_merge', [tensorPointer, 'int32_t', 'uint32_t', 'int32_t', 'uint64_t', 'uint64_t', memory, 'uint64_t', memory, 'uint64_t'])
+  const addProduct = failing('portllm_tensor_add_product', [tensorPointer, matrix, matrix, 'uint64_t', 'float'])
+  const addDora = failing('portllm_tensor_add_dora', [tensorPointer, matrix, matrix, 'uint64_t', 'float', memory, 'uint64_t', 'int32_t', 'int32_t', 'double'])
+  const addDense = failing('portllm_tensor_add_dense', [tensorPointer, 'int32_t', 'int32_t', 'double'])
+  const addReplace = failing('portllm_tensor_add_replace', [tensorPointer, 'int32_t'])
+  const measures = handle.func('portllm_tensor_measures', 'int32_t', [tensorPointer])
+  const measure = failing('portllm_tensor_measure', [tensorPointer, 'int32_t', 'uint32_t', 'uint64_t', 'uint64_t', memory, 'uint64_t'])
+  const merge = failing('portllm_tensor_merge', [tensorPointer, 'int32_t', 'uint32_t', 'int32_t', 'uint64_t', 'uint64_t', memory, 'uint64_t', memory, 'uint64_t', bytes, 'uint64_t'])
   const figures = failing('portllm_tensor_figures', [tensorPointer, memory])
   const free = handle.func('portllm_tensor_free', 'void', [tensorPointer])
   const count = failing('portllm_count_non_finite', [memory, 'uint64_t', 'int32_t', memory])
   const header = failing('portllm_read_header', [memory, 'uint64_t', 'uint64_t', memory, 'uint64_t', memory])
   const sourceOpen = failing('portllm_source_open', ['int32_t', koffi.out(koffi.pointer(sourcePointer))])
   const sourceFree = handle.func('portllm_source_free', 'void', [sourcePointer])
-  const write = failing('portllm_write_segments', [sourcePointer, 'int32_t', memory, 'uint64_t', 'int32_t', 'uint32_t', memory])
+  const write = failing('portllm_write_segments', [sourcePointer, 'int32_t', memory, 'uint64_t', memory, 'uint64_t', 'int32_t', 'uint32_t', memory])
   const clone = handle.func('portllm_clone_file', 'int32_t', ['int32_t', 'int32_t'])
   const copy = handle.func('portllm_copy_memory', 'void', [memory, memory, 'uint64_t', 'uint32_t'])
   const fmaRate = handle.func('portllm_fma_rate', 'double', ['int32_t', 'uint32_t'])
@@ -99,11 +126,16 @@ function bind(file: string): Library {
       callNow(create, [dtype, rows, cols, made])
       return made[0]!
     },
-    addProduct: (tensor, left, right, rank, scale) =>
-      callNow(add, [tensor, left.bytes, left.bytes.byteLength, left.dtype, left.transposed ? 1 : 0,
-        right.bytes, right.bytes.byteLength, right.dtype, right.transposed ? 1 : 0, rank, scale]),
-    merge: (tensor, path, threads, withFigures, firstRow, rowCount, w, out) =>
-      call(merge, [tensor, PATHS[path], threads, withFigures ? 1 : 0, firstRow, rowCount, w, w.byteLength, out, out.byteLength]),
+    addProduct: (tensor, { left, right, rank, scale }) => callNow(addProduct, [tensor, nativeMatrix(left), nativeMatrix(right), rank, scale]),
+    addDora: (tensor, { left, right, rank, scale }, magnitude, axis, weight) =>
+      callNow(addDora, [tensor, nativeMatrix(left), nativeMatrix(right), rank, scale, magnitude.bytes, magnitude.bytes.byteLength, magnitude.dtype, axis, weight]),
+    addDense: (tensor, value, base, scale) => callNow(addDense, [tensor, value, base, scale]),
+    addReplace: (tensor, value) => callNow(addReplace, [tensor, value]),
+    measures: (tensor) => measures(tensor) === 1,
+    measure: (tensor, path, threads, firstRow, rowCount, w) => call(measure, [tensor, PATHS[path], threads, firstRow, rowCount, w, w.byteLength]),
+    merge: (tensor, path, threads, withFigures, firstRow, rowCount, w, out, operands = []) =>
+      call(merge, [tensor, PATHS[path], threads, withFigures ? 1 : 0, firstRow, rowCount, w, w.byteLength, out, out.byteLength,
+        operands.map((operand) => ({ bytes: operand, size: operand.byteLength })), operands.length]),
     figures(tensor) {
       const values = new Float64Array(4)
       callNow(figures, [tensor, values])
@@ -129,12 +161,16 @@ function bind(file: string): Library {
       return made[0]!
     },
     freeSource: (source) => sourceFree(source),
-    writeSegments: (source, destination, segments, path, threads, control) =>
-      call(write, [source, destination, segments, segments.length / 5, PATHS[path], threads, control]),
+    writeSegments: (source, destination, segments, operands, path, threads, control) =>
+      call(write, [source, destination, segments, segments.length / 6, operands, operands.length / 2, PATHS[path], threads, control]),
     cloneFile: (source, destination) => clone(source, destination) === 1,
     copyMemory: (out, from, threads) => callPlain(copy, [out, from, Math.min(out.byteLength, from.byteLength), threads]).then(() => undefined),
     fmaRate: (path, threads) => callPlain(fmaRate, [PATHS[path], threads]) as Promise<number>,
   }
+}
+
+function nativeMatrix({ bytes, dtype, offset, strides }: NativeMatrix) {
+  return { bytes, size: bytes.byteLength, offset, row_stride: strides[0], col_stride: strides[1], dtype }
 }
 
 type NativeFunction = ReturnType<LibraryHandle['func']>

@@ -1,8 +1,4 @@
-// The walk over a band of rows: which tile comes when, and what happens at the edges.
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
+// Merging a band of rows where only products are added: which tile comes when, and what happens at the edges.
 #include <algorithm>
 #include <cstring>
 
@@ -16,30 +12,13 @@ constexpr uint64_t kPanelBlockBytes = 512 * 1024;
 // Rows whose lanes are kept while a block of panels is walked: 100 KiB.
 constexpr uint64_t kBandRows = 256;
 
-double sum_lanes(const double *lanes) {
-  double eight[8], four[4];
-  for (int l = 0; l < 8; l++) eight[l] = lanes[l] + lanes[l + 8];
-  for (int l = 0; l < 4; l++) four[l] = eight[l] + eight[l + 4];
-  return (four[0] + four[2]) + (four[1] + four[3]);
-}
-
 }  // namespace
-
-#if defined(__x86_64__)
-FloatMode::FloatMode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
-FloatMode::~FloatMode() { _mm_setcsr(saved_); }
-#else
-FloatMode::FloatMode() = default;  // threads start with the IEEE default mode
-FloatMode::~FloatMode() = default;
-#endif
-
 }  // namespace portllm
 
 using namespace portllm;
 
-void portllm_tensor::merge_band(const Path &path, bool with_figures, bool stream, uint64_t first_row,
-                                uint64_t row_count, const uint8_t *w, uint8_t *out) {
-  const FloatMode mode;
+void portllm_tensor::merge_band(const Path &path, bool with_figures, bool stream, const Rows &asked) {
+  const auto [first_row, row_count, w, out, operands] = asked;
   const auto kernel = path.merge[dtype];
   const uint64_t element = element_bytes(dtype);
   const uint64_t panels = (cols + kTileCols - 1) / kTileCols;
@@ -109,7 +88,4 @@ void portllm_tensor::merge_band(const Path &path, bool with_figures, bool stream
     }
     band = band_end;
   }
-#if defined(__x86_64__)
-  if (stream) _mm_sfence();  // non-temporal stores are not ordered by the thread's end
-#endif
 }

@@ -6,7 +6,7 @@ import { afterAll, expect, test } from 'vitest'
 import { writeHeader } from '../../patch/safetensors.ts'
 import { loadCore } from './core.ts'
 import type { Segment } from './merged-file.ts'
-import type { Addend } from './tensor-merge.ts'
+import type { Contribution } from './tensor-merge.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'portllm-merged-file-'))
 const mounts: string[] = []
@@ -43,12 +43,12 @@ async function writeSource(): Promise<{ path: string; bytes: Buffer }> {
 }
 const source = await writeSource()
 
-function addends(rank: number): Addend[] {
-  const factor = (count: number) => ({ bytes: new Uint8Array(Float32Array.from({ length: count }, (_, i) => Math.sin(i) / 16).buffer), dtype: 'F32' as const, transpose: false })
-  return [{ left: factor(ROWS * rank), right: factor(rank * COLS), rank, scale: 2 }]
+function product(rank: number): Contribution[] {
+  const factor = (rows: number, cols: number) => ({ bytes: new Uint8Array(Float32Array.from({ length: rows * cols }, (_, i) => Math.sin(i) / 16).buffer), dtype: 'F32' as const, offset: 0, strides: [cols, 1] as const })
+  return [{ kind: 'product', left: factor(ROWS, rank), right: factor(rank, COLS), rank, scale: 2 }]
 }
 
-const merge = (offset: number, rank: number) => ({ kind: 'merge' as const, offset, dtype: 'BF16' as const, rows: ROWS, cols: COLS, addends: addends(rank) })
+const merge = (offset: number, rank: number) => ({ kind: 'merge' as const, offset, dtype: 'BF16' as const, rows: ROWS, cols: COLS, contributions: product(rank) })
 
 test('segments arrive in order, and the merged ones equal mergeRows', async () => {
   const core = await loadCore()
@@ -58,7 +58,7 @@ test('segments arrive in order, and the merged ones equal mergeRows', async () =
     { kind: 'bytes', bytes: header },
     merge(HEADER, 3),
     { kind: 'copy', offset: TAIL_AT, length: TAIL },
-    { ...lazily, addends: async () => lazily.addends },
+    { ...lazily, contributions: async () => lazily.contributions },
     { kind: 'copy', offset: 7, length: 0 },
   ]
   const destination = join(folder, 'ordered')
@@ -82,11 +82,46 @@ test('segments arrive in order, and the merged ones equal mergeRows', async () =
   expect(progress).toEqual(progress.toSorted((a, b) => a - b))
 })
 
+test('operands come from their files while the rows are written, and DoRA over columns reads the tensor twice', async () => {
+  const core = await loadCore({ threads: 2 })
+  const [low] = product(4) as [Extract<Contribution, { kind: 'product' }>]
+  const magnitude = { dtype: 'F32' as const, bytes: new Uint8Array(Float32Array.from({ length: COLS }, (_, i) => 1 + i / COLS).buffer) }
+  const contributions: Contribution[] = [
+    { kind: 'dense', scale: 0.25, value: 'F16', base: 'BF16' },
+    { ...low, kind: 'dora', magnitude, axis: 'columns', weight: 0.5 },
+    { kind: 'dense', scale: 1e-3, value: 'F8_E5M2', base: null },
+  ]
+  // The adapter and the base: any bytes serve, but for those of the base, which are tensor b of the source.
+  const adapter = join(folder, 'adapter')
+  const values = Buffer.alloc(11 + ROWS * COLS * 3)
+  for (let i = 0; i < values.length; i++) values[i] = (i * 13) & 0x3f
+  await writeFile(adapter, values)
+  const operands = [{ path: adapter, offset: 11 }, { path: source.path, offset: HEADER + TENSOR }, { path: adapter, offset: 11 + 2 * ROWS * COLS }]
+  const segments: Segment[] = [{ ...merge(HEADER, 1), contributions, operands }, { ...merge(HEADER + TENSOR, 1), contributions: [{ kind: 'replace', value: 'F16' }], operands: [operands[0]!] }]
+  const destination = join(folder, 'operands')
+  const { figures } = await core.writeMergedFile({ source: source.path, destination, segments })
+
+  const w = source.bytes.subarray(HEADER, HEADER + TENSOR)
+  const tensor = core.tensor({ dtype: 'BF16', rows: ROWS, cols: COLS, contributions })
+  await tensor.measureRows(0, ROWS, w)
+  const out = Buffer.alloc(TENSOR)
+  await tensor.mergeRows(0, ROWS, w, out, [values.subarray(11, 11 + TENSOR), source.bytes.subarray(HEADER + TENSOR, HEADER + 2 * TENSOR), values.subarray(11 + TENSOR)])
+  expect(figures[0]).toEqual(tensor.finish())
+  const written = await readFile(destination)
+  expect(written.subarray(0, TENSOR).equals(out)).toBe(true)
+  expect(written.readUInt16LE(TENSOR)).not.toBe(source.bytes.readUInt16LE(HEADER + TENSOR))
+
+  expect((await failing(destination, [{ ...segments[0]!, operands: operands.slice(1) } as Segment])).message).toMatch(/2 operands were given where the contributions have 3/)
+  expect((await failing(destination, [{ ...segments[0]!, operands: [{ path: adapter, offset: 11 + ROWS * COLS * 2 }, ...operands.slice(1)] } as Segment])).message).toMatch(/an operand takes bytes 2100011\.\.\+2100000 of .*adapter, which has 3150011/)
+  expect(await failing(destination, [{ ...segments[0]!, operands: [{ path: join(folder, 'nowhere'), offset: 0 }, ...operands.slice(1)] } as Segment])).toMatchObject({ code: 'ENOENT', path: join(folder, 'nowhere') })
+  expect((await readFile(destination)).equals(written)).toBe(true)
+})
+
 test('several thousand small tensors, in batches, with one thread and with many', async () => {
   const small = { kind: 'merge' as const, dtype: 'BF16' as const, rows: 7, cols: 3 }
-  const factor = (count: number) => ({ bytes: new Uint8Array(Float32Array.from({ length: count }, () => 0.25).buffer), dtype: 'F32' as const, transpose: false })
-  const product = [{ left: factor(7 * 2000), right: factor(3 * 2000), rank: 2000, scale: 1 }]
-  const segments: Segment[] = Array.from({ length: 2000 }, (_, i) => i % 2 ? { kind: 'copy', offset: HEADER + i, length: 13 } : { ...small, offset: SMALL_AT + i * 21, addends: () => product })
+  const factor = (rows: number, cols: number) => ({ bytes: new Uint8Array(Float32Array.from({ length: rows * cols }, () => 0.25).buffer), dtype: 'F32' as const, offset: 0, strides: [cols, 1] as const })
+  const wide: Contribution[] = [{ kind: 'product', left: factor(7, 2000), right: factor(2000, 3), rank: 2000, scale: 1 }]
+  const segments: Segment[] = Array.from({ length: 2000 }, (_, i) => i % 2 ? { kind: 'copy', offset: HEADER + i, length: 13 } : { ...small, offset: SMALL_AT + i * 21, contributions: () => wide })
   const outputs = []
   for (const threads of [1, 5]) {
     const destination = join(folder, `small-${threads}`)
@@ -124,8 +159,8 @@ test('a failed merge leaves the destination as it was, and nothing beside it', a
   expect((await failing(destination, [{ kind: 'copy', offset: 0, length: source.bytes.length + 1 }])).message).toMatch(/segment 0 takes bytes 0\.\.\+\d+ of .*source, which has/)
   expect((await failing(destination, [{ kind: 'copy', offset: -1, length: 3 }])).message).toMatch(/segment 0/)
   expect((await failing(destination, [{ kind: 'copy', offset: 0.5, length: 3 }])).message).toMatch(/segment 0/)
-  expect((await failing(destination, [merge(HEADER, 3), { ...merge(HEADER, 3), rows: ROWS - 1 }])).message).toMatch(/left factor has/)
-  expect((await failing(destination, [{ ...merge(HEADER, 3), addends: () => Promise.reject(new Error('no adapter')) }])).message).toBe('no adapter')
+  expect((await failing(destination, [merge(HEADER, 3), { ...merge(HEADER, 3), rows: ROWS + 1 }])).message).toMatch(/left factor has/)
+  expect((await failing(destination, [{ ...merge(HEADER, 3), contributions: () => Promise.reject(new Error('no adapter')) }])).message).toBe('no adapter')
   expect((await failing(destination, [merge(HEADER, 3)], { signal: AbortSignal.abort(new Error('enough')) })).message).toBe('enough')
 
   const controller = new AbortController()

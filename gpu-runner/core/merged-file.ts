@@ -2,9 +2,9 @@ import { randomUUID } from 'node:crypto'
 import { open, rename, rm, type FileHandle } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { getSystemErrorMap } from 'node:util'
-import { DTYPE_BITS, type MergeableDtype } from '../../patch/dtype.ts'
+import { DTYPE_BITS, type TargetDtype } from '../../patch/dtype.ts'
 import { CoreError, type Library, type SourceHandle, type TensorHandle } from './library.ts'
-import { packTensor, type Addend, type Engine, type MergeFigures } from './tensor-merge.ts'
+import { operandRowBytes, packedBytes, packTensor, type Contribution, type Engine, type MergeFigures, type TensorSpec } from './tensor-merge.ts'
 
 /**
  * One range of the destination; the segments in order make up the whole file. Offsets are into the source file, of which
@@ -16,12 +16,20 @@ export type Segment =
   | {
       readonly kind: 'merge'
       readonly offset: number
-      readonly dtype: MergeableDtype
+      readonly dtype: TargetDtype
       readonly rows: number
       readonly cols: number
       /** A function is called when the tensor's turn comes, so that an adapter need not lie in memory whole. */
-      readonly addends: readonly Addend[] | (() => readonly Addend[] | Promise<readonly Addend[]>)
+      readonly contributions: readonly Contribution[] | (() => readonly Contribution[] | Promise<readonly Contribution[]>)
+      /** Where the rows of each operand begin, in the order of mergeRows (tensor-merge.ts). */
+      readonly operands?: readonly OperandFile[]
     }
+
+export interface OperandFile {
+  readonly path: string
+  /** In bytes. */
+  readonly offset: number
+}
 
 export interface MergedFileJob {
   /** A sound safetensors file. */
@@ -110,6 +118,7 @@ async function fill(engine: Engine, job: MergedFileJob, placed: readonly Placed[
   await destination.truncate(total)
 
   const control = new BigUint64Array(3)
+  const files = new OperandFiles()
   const figures: MergeFigures[] = []
   let written = 0
   const report = () => job.onProgress?.(Math.min(total, written + Number(control[0])), total)
@@ -117,12 +126,12 @@ async function fill(engine: Engine, job: MergedFileJob, placed: readonly Placed[
   const cancel = () => void (control[1] = 1n)
   job.signal?.addEventListener('abort', cancel)
   try {
-    for await (const batch of batches(library, placed, (item) => cloned && inPlace(item))) {
+    for await (const batch of batches(library, placed, files, (item) => cloned && inPlace(item))) {
       try {
         for (const { segment, at } of batch.bytes) {
           if (segment.kind === 'bytes') await writeAll(destination, segment.bytes, at)
         }
-        await library.writeSegments(source.checked, destination.fd, batch.words(), engine.path, engine.threads, control)
+        await library.writeSegments(source.checked, destination.fd, batch.segmentWords(), batch.operandWords(), engine.path, engine.threads, control)
         for (const tensor of batch.tensors) figures.push(library.figures(tensor))
       } catch (error) {
         job.signal?.throwIfAborted()
@@ -138,8 +147,32 @@ async function fill(engine: Engine, job: MergedFileJob, placed: readonly Placed[
   } finally {
     clearInterval(timer)
     job.signal?.removeEventListener('abort', cancel)
+    await files.close()
   }
   return { figures, cloned }
+}
+
+/** The files that operands lie in, each opened once. */
+class OperandFiles {
+  readonly #files = new Map<string, FileHandle>()
+
+  /** The file's descriptor, once it is known to hold `length` bytes from `offset` on. */
+  async get({ path, offset }: OperandFile, length: number): Promise<number> {
+    let file = this.#files.get(path)
+    if (file === undefined) {
+      file = await open(path, 'r')
+      this.#files.set(path, file)
+    }
+    const { size } = await file.stat()
+    if (!Number.isSafeInteger(offset) || offset < 0 || offset + length > size) {
+      throw new CoreError('invalid', `an operand takes bytes ${offset}..+${length} of ${path}, which has ${size}`)
+    }
+    return file.fd
+  }
+
+  async close(): Promise<void> {
+    for (const file of this.#files.values()) await file.close()
+  }
 }
 
 class Batch {
@@ -148,42 +181,67 @@ class Batch {
   /** Bytes of the destination that the native call does not count. */
   skippedBytes = 0
   factorBytes = 0
-  private readonly segments: bigint[] = []
+  readonly #segments: bigint[] = []
+  readonly #operands: bigint[] = []
 
-  add(kind: 'copy' | 'merge', sourceOffset: number, at: number, length: number, tensor: TensorHandle): void {
-    if (kind === 'merge') this.tensors.push(tensor)
-    this.segments.push(kind === 'merge' ? 1n : 0n, BigInt(sourceOffset), BigInt(at), BigInt(length), tensor)
+  copy(sourceOffset: number, at: number, length: number): void {
+    this.#segments.push(0n, BigInt(sourceOffset), BigInt(at), BigInt(length), 0n, 0n)
   }
 
-  words(): BigUint64Array {
-    return BigUint64Array.from(this.segments)
+  merge(sourceOffset: number, at: number, length: number, tensor: TensorHandle, operands: readonly { fd: number; offset: number }[]): void {
+    this.tensors.push(tensor)
+    this.#segments.push(1n, BigInt(sourceOffset), BigInt(at), BigInt(length), tensor, BigInt(this.#operands.length / 2))
+    for (const { fd, offset } of operands) this.#operands.push(BigInt(fd), BigInt(offset))
+  }
+
+  segmentWords(): BigUint64Array {
+    return BigUint64Array.from(this.#segments)
+  }
+
+  operandWords(): BigUint64Array {
+    return BigUint64Array.from(this.#operands)
   }
 }
 
-async function* batches(library: Library, placed: readonly Placed[], isThere: (item: Placed) => boolean): AsyncGenerator<Batch> {
+async function* batches(library: Library, placed: readonly Placed[], files: OperandFiles, isThere: (item: Placed) => boolean): AsyncGenerator<Batch> {
   let batch = new Batch()
-  for (const item of placed) {
-    const { segment, at, length } = item
-    if (length === 0) continue
-    if (segment.kind === 'bytes') {
-      batch.bytes.push(item)
-      batch.skippedBytes += length
-    } else if (isThere(item)) {
-      batch.skippedBytes += length
-    } else if (segment.kind === 'copy') {
-      batch.add('copy', segment.offset, at, length, 0n)
-    } else {
-      const addends = typeof segment.addends === 'function' ? await segment.addends() : segment.addends
-      const factorBytes = addends.reduce((sum, { rank }) => sum + 4 * rank * (segment.rows + segment.cols), 0)
-      if (batch.factorBytes > 0 && batch.factorBytes + factorBytes > BATCH_FACTOR_BYTES) {
-        yield batch
-        batch = new Batch()
+  try {
+    for (const item of placed) {
+      const { segment, at, length } = item
+      if (length === 0) continue
+      if (segment.kind === 'bytes') {
+        batch.bytes.push(item)
+        batch.skippedBytes += length
+      } else if (isThere(item)) {
+        batch.skippedBytes += length
+      } else if (segment.kind === 'copy') {
+        batch.copy(segment.offset, at, length)
+      } else {
+        const contributions = typeof segment.contributions === 'function' ? await segment.contributions() : segment.contributions
+        const spec = { ...segment, contributions }
+        const operands = await openOperands(files, spec, segment.operands ?? [])
+        const factorBytes = packedBytes(spec)
+        if (batch.factorBytes > 0 && batch.factorBytes + factorBytes > BATCH_FACTOR_BYTES) {
+          yield batch
+          batch = new Batch()
+        }
+        batch.factorBytes += factorBytes
+        batch.merge(segment.offset, at, length, packTensor(library, spec), operands)
       }
-      batch.factorBytes += factorBytes
-      batch.add('merge', segment.offset, at, length, packTensor(library, { ...segment, addends }))
     }
+  } catch (error) {
+    batch.tensors.forEach((tensor) => library.free(tensor))
+    throw error
   }
   yield batch
+}
+
+async function openOperands(files: OperandFiles, spec: TensorSpec, operands: readonly OperandFile[]): Promise<{ fd: number; offset: number }[]> {
+  const rowBytes = operandRowBytes(spec)
+  if (rowBytes.length !== operands.length) throw new CoreError('invalid', `${operands.length} operands were given where the contributions have ${rowBytes.length}`)
+  const opened: { fd: number; offset: number }[] = []
+  for (const [index, operand] of operands.entries()) opened.push({ fd: await files.get(operand, rowBytes[index]! * spec.rows), offset: operand.offset })
+  return opened
 }
 
 /** Places the segments one after another, and checks that they lie within the source. */
@@ -233,9 +291,9 @@ function withErrno(error: unknown, errno: number): unknown {
   return Object.assign(error, { errno: -errno, code: getSystemErrorMap().get(-errno)?.[0] ?? 'EIO' })
 }
 
-/** Puts the destination's path into errors of writing it, and says what to do when the disk is full. */
+/** Puts the destination's path into errors that name no file, and says what to do when the disk is full. */
 function namingDestination(error: unknown, destination: string): unknown {
-  if (!(error instanceof Error) || !('code' in error)) return error
+  if (!(error instanceof Error) || !('code' in error) || 'path' in error) return error
   const advice = error.code === 'ENOSPC' || error.code === 'EDQUOT' ? ' The disk is full: free space or choose another folder; nothing was left behind.' : ''
   error.message = `${destination}: ${error.message}.${advice}`
   return Object.assign(error, { path: destination })

@@ -1,5 +1,5 @@
 /*
- * The merge core: a plain C interface to rule lora-f32/1 (docs/numerics.md).
+ * The merge core: a plain C interface to the rules of docs/numerics.md.
  *
  * Every function checks all of its arguments. Those that can fail return a portllm_status and write
  * one sentence, always terminated, into `message` (may be NULL). No function keeps a pointer that it
@@ -32,10 +32,10 @@ enum portllm_dtype {
   PORTLLM_F32 = 0,
   PORTLLM_F16 = 1,
   PORTLLM_BF16 = 2,
-  PORTLLM_F64 = 3,     /* countable only */
-  PORTLLM_F8_E4M3 = 4, /* countable only; the variant without infinities (OCP E4M3FN) */
-  PORTLLM_F8_E5M2 = 5, /* countable only */
-  PORTLLM_F8_E8M0 = 6  /* countable only */
+  PORTLLM_F64 = 3,
+  PORTLLM_F8_E4M3 = 4, /* the variant without infinities (OCP E4M3FN) */
+  PORTLLM_F8_E5M2 = 5,
+  PORTLLM_F8_E8M0 = 6 /* countable only */
 };
 
 enum portllm_path { PORTLLM_SCALAR = 0, PORTLLM_AVX2 = 1, PORTLLM_AVX512 = 2, PORTLLM_AVX512_BF16 = 3 };
@@ -43,38 +43,87 @@ enum portllm_path { PORTLLM_SCALAR = 0, PORTLLM_AVX2 = 1, PORTLLM_AVX512 = 2, PO
 /* 1 where this processor and this build can run `path`. */
 PORTLLM_EXPORT int32_t portllm_path_supported(int32_t path);
 
-/* Version of this interface and the rule that it computes, such as "1 lora-f32/1". */
+/* Version of this interface and the rules that it computes, such as "2 lora-f32/1 dora-f32/1". */
 PORTLLM_EXPORT const char *portllm_version(void);
 
-/* One target tensor (rows x cols, row-major) and the low-rank products that are added to it. */
+/*
+ * One target tensor, seen as a matrix (rows x cols, row-major), or a run of its rows, and its contributions. What the
+ * rules take from whole columns they take from the rows given here.
+ */
 typedef struct portllm_tensor portllm_tensor;
 
+/* `dtype` is any but F8_E8M0. */
 PORTLLM_EXPORT int32_t portllm_tensor_create(int32_t dtype, uint64_t rows, uint64_t cols,
                                              portllm_tensor **tensor, char *message,
                                              size_t message_size);
 
-/*
- * Appends `scale * left @ right`; the order of the calls is the order of summation. `left` is stored
- * as (rows, rank), or (rank, rows) when transposed; `right` as (rank, cols), or (cols, rank). Both are
- * copied, as float32. Factors are F32, F16 or BF16. Not allowed once the first merge has run.
- */
-PORTLLM_EXPORT int32_t portllm_tensor_add(portllm_tensor *tensor, const void *left,
-                                          uint64_t left_bytes, int32_t left_dtype,
-                                          int32_t left_transposed, const void *right,
-                                          uint64_t right_bytes, int32_t right_dtype,
-                                          int32_t right_transposed, uint64_t rank, float scale,
-                                          char *message, size_t message_size);
+/* A matrix within stored bytes, in elements: (i, j) lies at offset + i * row_stride + j * col_stride. */
+typedef struct {
+  const void *bytes;
+  uint64_t size; /* of `bytes`, in bytes */
+  uint64_t offset;
+  uint64_t row_stride;
+  uint64_t col_stride;
+  int32_t dtype; /* F32, F16 or BF16 */
+} portllm_matrix;
 
 /*
- * Merges rows [first_row, first_row + row_count). `w` holds exactly these rows as stored, `out`
- * receives them; `out` is `w` or does not overlap it. With `figures` the row figures are kept for
+ * The portllm_tensor_add_* append a contribution; the order of the calls is the order of summation. None is allowed
+ * once the first row has been measured or merged. Factors and magnitudes are copied, as float32, and must be finite.
+ */
+
+/* t += scale * (left @ right); left is (rows, rank), right is (rank, cols). */
+PORTLLM_EXPORT int32_t portllm_tensor_add_product(portllm_tensor *tensor, const portllm_matrix *left,
+                                                  const portllm_matrix *right, uint64_t rank,
+                                                  float scale, char *message, size_t message_size);
+
+enum portllm_axis { PORTLLM_ROWS = 0, PORTLLM_COLUMNS = 1 };
+
+/*
+ * t += weight * (m (W + scale * (left @ right)) / n - W), n being the Euclidean norm of each row or each column of the
+ * bracket; alone on the tensor and with weight 1, W is not subtracted. `magnitude` holds m: rows or cols values, one
+ * after the other. With PORTLLM_COLUMNS all rows have to be measured before the first is merged.
+ */
+PORTLLM_EXPORT int32_t portllm_tensor_add_dora(portllm_tensor *tensor, const portllm_matrix *left,
+                                               const portllm_matrix *right, uint64_t rank, float scale,
+                                               const void *magnitude, uint64_t magnitude_bytes,
+                                               int32_t magnitude_dtype, int32_t axis, double weight,
+                                               char *message, size_t message_size);
+
+/* t += scale * (value - base), or scale * value where base_dtype is -1. Operands come with the rows, in any dtype but F8_E8M0. */
+PORTLLM_EXPORT int32_t portllm_tensor_add_dense(portllm_tensor *tensor, int32_t value_dtype,
+                                                int32_t base_dtype, double scale, char *message,
+                                                size_t message_size);
+
+/* The output is the operand `value`, rounded; no other contribution may stand beside it. */
+PORTLLM_EXPORT int32_t portllm_tensor_add_replace(portllm_tensor *tensor, int32_t value_dtype,
+                                                  char *message, size_t message_size);
+
+/* Rows of an operand, as stored, row-major. */
+typedef struct {
+  const void *bytes;
+  uint64_t size;
+} portllm_bytes;
+
+/*
+ * Merges rows [first_row, first_row + row_count). `w` holds exactly these rows as stored, `out` receives them; `out` is
+ * `w` or does not overlap it. `operands` are the same rows of each dense or replacing contribution in order, the value
+ * and then the base where there is one; they do not overlap `out`. With `figures` the row figures are kept for
  * portllm_tensor_figures. `threads` is at least 1; the result does not depend on it.
  */
 PORTLLM_EXPORT int32_t portllm_tensor_merge(portllm_tensor *tensor, int32_t path, uint32_t threads,
-                                            int32_t figures, uint64_t first_row,
-                                            uint64_t row_count, const void *w, uint64_t w_bytes,
-                                            void *out, uint64_t out_bytes, char *message,
-                                            size_t message_size);
+                                            int32_t figures, uint64_t first_row, uint64_t row_count,
+                                            const void *w, uint64_t w_bytes, void *out,
+                                            uint64_t out_bytes, const portllm_bytes *operands,
+                                            uint64_t operand_count, char *message, size_t message_size);
+
+/* 1 where portllm_tensor_measure has to see all rows before the first merge. */
+PORTLLM_EXPORT int32_t portllm_tensor_measures(const portllm_tensor *tensor);
+
+/* Takes the column norms' part of rows [first_row, first_row + row_count) of W. Rows are measured in order, each once. */
+PORTLLM_EXPORT int32_t portllm_tensor_measure(portllm_tensor *tensor, int32_t path, uint32_t threads,
+                                              uint64_t first_row, uint64_t row_count, const void *w,
+                                              uint64_t w_bytes, char *message, size_t message_size);
 
 /* Frobenius norms, and how many outputs are NaN or infinite; those count in no norm. */
 typedef struct {
@@ -116,6 +165,12 @@ PORTLLM_EXPORT void portllm_source_free(portllm_source *source);
 
 enum portllm_segment_kind { PORTLLM_COPY = 0, PORTLLM_MERGE = 1 };
 
+/* Where the rows of a tensor's operand begin: an open file and a place in it. */
+typedef struct {
+  int64_t file;
+  uint64_t offset;
+} portllm_operand;
+
 /*
  * A range of the destination: copied from the source, or merged from one tensor of the source, or from a run of its rows,
  * with the dtype that it has there.
@@ -126,6 +181,7 @@ typedef struct {
   uint64_t destination_offset;
   uint64_t length;
   portllm_tensor *tensor; /* PORTLLM_MERGE only; length is its size in bytes */
+  uint64_t first_operand; /* its place in the list of operands; as many as the tensor's contributions have */
 } portllm_segment;
 
 /* Written by the core while it runs, read by the caller; `cancel` the other way round. */
@@ -142,7 +198,8 @@ typedef struct {
  */
 PORTLLM_EXPORT int32_t portllm_write_segments(const portllm_source *source, int32_t destination,
                                               const portllm_segment *segments, uint64_t count,
-                                              int32_t path, uint32_t threads,
+                                              const portllm_operand *operands,
+                                              uint64_t operand_count, int32_t path, uint32_t threads,
                                               portllm_control *control, char *message,
                                               size_t message_size);
 

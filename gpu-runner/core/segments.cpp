@@ -91,28 +91,56 @@ uint64_t pieces_of(const portllm_segment &segment) {
   return (segment.tensor->rows + rows - 1) / rows;
 }
 
+// Rows of an operand are read behind those of W in a thread's buffer; this is where they all are, for merge_rows.
+struct RowBuffer {
+  std::vector<const uint8_t *> operands;
+
+  static uint64_t bytes(const portllm_tensor &tensor) {
+    uint64_t row = tensor.row_bytes;
+    for (uint64_t k = 0; k < tensor.operand_dtypes.size(); k++) row += tensor.operand_row_bytes(k);
+    return row * rows_per_tile(tensor);
+  }
+
+  void read(const portllm_tensor &tensor, const portllm_operand *sources, uint64_t row, uint64_t row_count, uint8_t *to) {
+    operands.clear();
+    for (uint64_t k = 0; k < tensor.operand_dtypes.size(); k++) {
+      const uint64_t row_bytes = tensor.operand_row_bytes(k);
+      read_all(static_cast<int>(sources[k].file), to, row_count * row_bytes, sources[k].offset + row * row_bytes);
+      operands.push_back(to);
+      to += row_count * row_bytes;
+    }
+  }
+};
+
+// The first pass over a tensor whose columns are measured.
+void measure(portllm_tensor &tensor, const Path &path, uint32_t threads, int source, uint64_t offset, const portllm_control &control) {
+  const uint64_t rows = rows_per_tile(tensor);
+  std::vector<uint8_t> buffer(rows * tensor.row_bytes);
+  for (uint64_t row = 0; row < tensor.rows; row += rows) {
+    if (__atomic_load_n(&control.cancel, __ATOMIC_RELAXED)) fail(PORTLLM_CANCELLED, "cancelled");
+    const uint64_t row_count = std::min(rows, tensor.rows - row);
+    read_all(source, buffer.data(), row_count * tensor.row_bytes, offset + row * tensor.row_bytes);
+    tensor.measure(path, threads, row, row_count, buffer.data());
+  }
+}
+
 }  // namespace
 }  // namespace portllm
 
 using namespace portllm;
 
 extern "C" int32_t portllm_write_segments(const portllm_source *source, int32_t destination, const portllm_segment *segments,
-                                          uint64_t count, int32_t path, uint32_t threads, portllm_control *control, char *message,
-                                          size_t message_size) {
+                                          uint64_t count, const portllm_operand *operands, uint64_t operand_count, int32_t path,
+                                          uint32_t threads, portllm_control *control, char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
-    if (!source || !control || (!segments && count)) fail(PORTLLM_INVALID, "an argument is null");
+    if (!source || !control || (!segments && count) || (!operands && operand_count)) fail(PORTLLM_INVALID, "an argument is null");
     if (threads == 0 || threads > kThreadCap) fail(PORTLLM_INVALID, "%u threads: 1 to %u are possible", threads, kThreadCap);
     const Path &kernels = path_of(path);
-    check_segments(*source, destination, segments, count);
+    check_segments(*source, destination, segments, count, operand_count);
     std::vector<uint64_t> first_piece(count + 1, 0);
     uint64_t buffer_size = kTileBytes;
     for (uint64_t s = 0; s < count; s++) {
       first_piece[s + 1] = first_piece[s] + pieces_of(segments[s]);
-      if (segments[s].kind == PORTLLM_MERGE) {
-        segments[s].tensor->sealed = true;
-        segments[s].tensor->keep_figures();
-        buffer_size = std::max(buffer_size, rows_per_tile(*segments[s].tensor) * segments[s].tensor->row_bytes);
-      }
     }
     std::atomic<uint64_t> next{0};
     std::atomic<bool> stop{false};
@@ -121,6 +149,7 @@ extern "C" int32_t portllm_write_segments(const portllm_source *source, int32_t 
       if (posix_memalign(&memory, 4096, buffer_size)) throw std::bad_alloc();
       const std::unique_ptr<void, void (*)(void *)> owner(memory, std::free);
       auto *buffer = static_cast<uint8_t *>(memory);
+      RowBuffer row_buffer;
       while (!stop) {
         if (__atomic_load_n(&control->cancel, __ATOMIC_RELAXED)) fail(PORTLLM_CANCELLED, "cancelled");
         const uint64_t piece = next.fetch_add(1);
@@ -139,13 +168,22 @@ extern "C" int32_t portllm_write_segments(const portllm_source *source, int32_t 
           const uint64_t row_count = std::min(rows, tensor.rows - row), offset = row * tensor.row_bytes;
           size = row_count * tensor.row_bytes;
           read_all(source->file, buffer, size, segment.source_offset + offset);
-          tensor.merge_band(kernels, true, false, row, row_count, buffer, buffer);
+          row_buffer.read(tensor, operands + segment.first_operand, row, row_count, buffer + size);
+          tensor.merge_rows(kernels, true, false, {row, row_count, buffer, buffer, row_buffer.operands.data()});
           write_all(destination, buffer, size, segment.destination_offset + offset);
         }
         __atomic_fetch_add(&control->bytes_done, size, __ATOMIC_RELAXED);
       }
     };
     try {
+      for (uint64_t s = 0; s < count; s++) {
+        if (segments[s].kind != PORTLLM_MERGE) continue;
+        portllm_tensor &tensor = *segments[s].tensor;
+        if (tensor.measures()) measure(tensor, kernels, threads, source->file, segments[s].source_offset, *control);
+        tensor.seal();
+        tensor.keep_figures();
+        buffer_size = std::max(buffer_size, RowBuffer::bytes(tensor));
+      }
       parallel(std::max<uint64_t>(1, std::min<uint64_t>(threads, first_piece[count])), [&](uint64_t index) {
         try {
           work(index);

@@ -64,10 +64,14 @@ const StoredTensor *tensor_with(const Header &header, uint64_t begin, uint64_t e
   return end <= tensor.end ? &tensor : nullptr;
 }
 
-void check_merge(const Header &header, const portllm_segment &segment, Number at) {
+void check_merge(const Header &header, const portllm_segment &segment, Number at, uint64_t operand_count) {
   if (!segment.tensor) fail(PORTLLM_INVALID, "segment %llu has no tensor", at);
   const portllm_tensor &tensor = *segment.tensor;
-  if (tensor.products.empty()) fail(PORTLLM_INVALID, "nothing is added to the tensor of segment %llu", at);
+  if (tensor.steps.empty()) fail(PORTLLM_INVALID, "nothing is added to the tensor of segment %llu", at);
+  const uint64_t operands = tensor.operand_dtypes.size();
+  if (operands > operand_count || segment.first_operand > operand_count - operands) {
+    fail(PORTLLM_INVALID, "segment %llu has %llu operands, but place %llu of %llu is where they begin", at, Number{operands}, Number{segment.first_operand}, Number{operand_count});
+  }
   if (tensor.row_bytes * tensor.rows != segment.length) {
     fail(PORTLLM_INVALID, "segment %llu has %llu bytes, its tensor has %llu", at, Number{segment.length}, Number{tensor.row_bytes * tensor.rows});
   }
@@ -84,7 +88,7 @@ void check_merge(const Header &header, const portllm_segment &segment, Number at
 
 }  // namespace
 
-void check_segments(const portllm_source &source, int destination, const portllm_segment *segments, uint64_t count) {
+void check_segments(const portllm_source &source, int destination, const portllm_segment *segments, uint64_t count, uint64_t operand_count) {
   const struct stat from = status_of(source.file, "the source"), to = status_of(destination, "the destination");
   if (from.st_dev == to.st_dev && from.st_ino == to.st_ino) fail(PORTLLM_INVALID, "the source and the destination are the same file");
   const std::vector<StoredTensor> &tensors = source.header.tensors;
@@ -104,7 +108,7 @@ void check_segments(const portllm_source &source, int destination, const portllm
     if (__builtin_add_overflow(segment.source_offset, segment.length, &end) || end > size) {
       fail(PORTLLM_INVALID, "segment %llu takes %llu bytes from byte %llu of the source, which has %llu", at, Number{segment.length}, Number{segment.source_offset}, Number{size});
     }
-    if (segment.kind == PORTLLM_MERGE) check_merge(source.header, segment, at);
+    if (segment.kind == PORTLLM_MERGE) check_merge(source.header, segment, at, operand_count);
   }
 }
 

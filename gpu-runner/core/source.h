@@ -10,8 +10,8 @@ namespace portllm {
 constexpr uint32_t kThreadCap = 1024;
 
 // The segments of one portllm_write_segments call: each merges whole rows of one tensor of the source with that tensor's
-// dtype, or copies any bytes; in the order of the destination, without overlap. Fails before anything is written.
-void check_segments(const portllm_source &source, int destination, const portllm_segment *segments, uint64_t count);
+// dtype and has its operands, or copies any bytes; in the order of the destination, without overlap. Fails before anything is written.
+void check_segments(const portllm_source &source, int destination, const portllm_segment *segments, uint64_t count, uint64_t operand_count);
 
 }  // namespace portllm
 

@@ -38,8 +38,8 @@ afterAll(async () => {
 })
 
 function tensor(dtype: 'F32' | 'BF16' | 'F16', rows: number, cols: number): TensorHandle {
-  const ones = (count: number) => ({ bytes: new Uint8Array(new Float32Array(count).fill(1).buffer), dtype: 'F32' as const, transpose: false })
-  const made = packTensor(library, { dtype, rows, cols, addends: [{ left: ones(rows), right: ones(cols), rank: 1, scale: 1 }] })
+  const ones = (count: number) => ({ bytes: new Uint8Array(new Float32Array(count).fill(1).buffer), dtype: 'F32' as const, offset: 0, strides: [1, 1] as const })
+  const made = packTensor(library, { dtype, rows, cols, contributions: [{ kind: 'product', left: ones(rows), right: ones(cols), rank: 1, scale: 1 }] })
   tensors.push(made)
   return made
 }
@@ -51,9 +51,9 @@ async function write(rows: readonly Row[], { threads = 2, destination = join(fol
   if (destination !== path) await writeFile(destination, 'untouched')
   const before = await readFile(destination)
   const file = await open(destination, 'r+')
-  const words = BigUint64Array.from(rows.flatMap(([kind, offset, at, length, handle = 0n]) => [BigInt(kind), BigInt(offset), BigInt(at), BigInt(length), handle]))
+  const words = BigUint64Array.from(rows.flatMap(([kind, offset, at, length, handle = 0n]) => [BigInt(kind), BigInt(offset), BigInt(at), BigInt(length), handle, 0n]))
   try {
-    await library.writeSegments(source, file.fd, words, 'scalar', threads, new BigUint64Array(3))
+    await library.writeSegments(source, file.fd, words, new BigUint64Array(0), 'scalar', threads, new BigUint64Array(3))
     return 'written'
   } catch (error) {
     expect((await readFile(destination)).equals(before)).toBe(true)

@@ -1,11 +1,12 @@
 #include "tensor.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
 
-#include "float_formats.h"
 #include "parallel.h"
 #include "status.h"
 
@@ -14,8 +15,17 @@ namespace {
 
 // Where a merge's output is larger than this it will leave the caches anyway: store around them.
 constexpr uint64_t kStreamBytes = 16u << 20;
-// Below this much work per thread, starting it costs more than it saves.
-constexpr uint64_t kThreadMultiplyAdds = 2u << 20;
+
+void check_rows(const portllm_tensor &tensor, uint64_t first_row, uint64_t row_count) {
+  if (row_count == 0 || first_row > tensor.rows || row_count > tensor.rows - first_row) {
+    fail(PORTLLM_INVALID, "rows %llu..+%llu are outside the tensor's %llu rows", static_cast<unsigned long long>(first_row),
+         static_cast<unsigned long long>(row_count), static_cast<unsigned long long>(tensor.rows));
+  }
+}
+
+bool overlap(const uint8_t *a, uint64_t a_size, const uint8_t *b, uint64_t b_size) { return a < b + b_size && b < a + a_size; }
+
+}  // namespace
 
 uint64_t checked_product(uint64_t a, uint64_t b, const char *what) {
   uint64_t product;
@@ -25,143 +35,68 @@ uint64_t checked_product(uint64_t a, uint64_t b, const char *what) {
   return product;
 }
 
-uint64_t rounded_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
-
-AlignedFloats allocate(uint64_t count) {
-  const uint64_t bytes = rounded_up(checked_product(count, sizeof(float), "a packed factor"), 64);
-  void *memory = nullptr;
-  if (posix_memalign(&memory, 64, bytes) != 0) {
-    fail(PORTLLM_MEMORY, "out of memory: a packed factor needs %llu bytes", static_cast<unsigned long long>(bytes));
-  }
-  std::memset(memory, 0, bytes);
-  return AlignedFloats(static_cast<float *>(memory));
-}
-
-struct StoredFactor {
-  const uint8_t *bytes;
-  int32_t dtype;
-  const char *name;
-
-  // Element `index` as float32, exactly; refuses NaN and infinity.
-  float at(uint64_t index) const {
-    float value;
-    if (dtype == PORTLLM_F32) {
-      std::memcpy(&value, bytes + 4 * index, 4);
-    } else {
-      uint16_t half;
-      std::memcpy(&half, bytes + 2 * index, 2);
-      value = dtype == PORTLLM_BF16 ? from_bf16(half) : from_f16(half);
-    }
-    if (!std::isfinite(value)) {
-      fail(PORTLLM_NONFINITE, "the %s factor holds a NaN or an infinity at element %llu", name,
-           static_cast<unsigned long long>(index));
-    }
-    return value;
-  }
-};
-
-// Checks a stored factor and copies it into tiles: [outer / width][rank][width], `outer` being rows or columns.
-AlignedFloats pack(const StoredFactor &factor, uint64_t size, uint64_t outer, uint64_t rank,
-                   bool rank_first, uint64_t width) {
-  if (!factor.bytes) fail(PORTLLM_INVALID, "the %s factor is null", factor.name);
-  if (factor.dtype == PORTLLM_F64) {
-    fail(PORTLLM_INVALID, "the %s factor is F64, which float32 does not hold exactly: store it as F32, F16 or BF16", factor.name);
-  }
-  if (factor.dtype < PORTLLM_F32 || factor.dtype > PORTLLM_BF16) {
-    fail(PORTLLM_INVALID, "the %s factor has dtype %d: only F32, F16 and BF16 can be merged", factor.name, factor.dtype);
-  }
-  const uint64_t elements = checked_product(outer, rank, "a factor");
-  const uint64_t expected = checked_product(elements, element_bytes(factor.dtype), "a factor");
-  if (size != expected) {
-    fail(PORTLLM_INVALID, "the %s factor has %llu bytes where %llu x %llu elements need %llu", factor.name,
-         static_cast<unsigned long long>(size), static_cast<unsigned long long>(outer),
-         static_cast<unsigned long long>(rank), static_cast<unsigned long long>(expected));
-  }
-  AlignedFloats packed = allocate(checked_product(rounded_up(outer, width), rank, "a packed factor"));
-  float *to = packed.get();
-  if (rank_first) {
-    for (uint64_t k = 0; k < rank; k++) {
-      for (uint64_t o = 0; o < outer; o++) {
-        to[((o / width) * rank + k) * width + o % width] = factor.at(k * outer + o);
-      }
-    }
-  } else {
-    for (uint64_t o = 0; o < outer; o++) {
-      for (uint64_t k = 0; k < rank; k++) {
-        to[((o / width) * rank + k) * width + o % width] = factor.at(o * rank + k);
-      }
-    }
-  }
-  return packed;
-}
-
-bool path_supported(int32_t path) {
-  if (path == PORTLLM_SCALAR) return true;
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (path == PORTLLM_AVX2) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  }
-  if (path == PORTLLM_AVX512) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  }
-  if (path == PORTLLM_AVX512_BF16) return path_supported(PORTLLM_AVX512) && __builtin_cpu_supports("avx512bf16");
-#endif
-  return false;
-}
-
-}  // namespace
-
-void FreeMemory::operator()(float *memory) const { std::free(memory); }
-
-const Path &path_of(int32_t path) {
-  if (!path_supported(path)) {
-    fail(PORTLLM_UNSUPPORTED, "path %d is unknown, or this processor cannot run it", path);
-  }
-#if defined(__x86_64__)
-  if (path == PORTLLM_AVX2) return kAvx2Path;
-  if (path == PORTLLM_AVX512) return kAvx512Path;
-  if (path == PORTLLM_AVX512_BF16) return kAvx512Bf16Path;
-#endif
-  return kScalarPath;
-}
-
-uint64_t element_bytes(int32_t dtype) {
-  switch (dtype) {
-    case PORTLLM_F32: return 4;
-    case PORTLLM_F16: case PORTLLM_BF16: return 2;
-    case PORTLLM_F64: return 8;
-    case PORTLLM_F8_E4M3: case PORTLLM_F8_E5M2: case PORTLLM_F8_E8M0: return 1;
-    default: return 0;
-  }
+double sum_lanes(const double *lanes) {
+  double eight[8], four[4];
+  for (int l = 0; l < 8; l++) eight[l] = lanes[l] + lanes[l + 8];
+  for (int l = 0; l < 4; l++) four[l] = eight[l] + eight[l + 4];
+  return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
 }  // namespace portllm
 
 using namespace portllm;
 
+bool portllm_tensor::additive() const {
+  return dtype <= PORTLLM_BF16 && steps.size() == 1 && steps[0].kind == Step::kProducts;
+}
+
+bool portllm_tensor::measures() const {
+  for (const Step &step : steps) {
+    if (step.by_columns) return true;
+  }
+  return false;
+}
+
+uint64_t portllm_tensor::operand_row_bytes(uint64_t operand) const { return cols * element_bytes(operand_dtypes[operand]); }
+
 void portllm_tensor::keep_figures() {
   const std::lock_guard<std::mutex> lock(figures_mutex);
   if (!figures) figures.reset(new RowFigures[rows]());
 }
 
+void portllm_tensor::seal() {
+  if (steps.empty()) fail(PORTLLM_INVALID, "nothing is added to the tensor");
+  if (measures()) {
+    const std::lock_guard<std::mutex> lock(measure_mutex);
+    if (measured_rows < rows) {
+      fail(PORTLLM_INVALID, "%llu of %llu rows are measured: DoRA over columns needs all of them before the first is merged",
+           static_cast<unsigned long long>(measured_rows), static_cast<unsigned long long>(rows));
+    }
+  }
+  sealed = true;
+}
+
+void portllm_tensor::merge_rows(const Path &path, bool with_figures, bool stream, const Rows &asked) {
+  const FloatMode mode;
+  if (additive()) merge_band(path, with_figures, stream, asked);
+  else merge_steps(path, with_figures, stream, asked);
+#if defined(__x86_64__)
+  if (stream) _mm_sfence();  // non-temporal stores are not ordered by the thread's end
+#endif
+}
+
 extern "C" {
-
-int32_t portllm_path_supported(int32_t path) { return path_supported(path) ? 1 : 0; }
-
-const char *portllm_version(void) { return "1 lora-f32/1"; }
 
 int32_t portllm_tensor_create(int32_t dtype, uint64_t rows, uint64_t cols, portllm_tensor **tensor,
                               char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
     if (!tensor) fail(PORTLLM_INVALID, "the place for the tensor is null");
     *tensor = nullptr;
-    if (dtype < PORTLLM_F32 || dtype > PORTLLM_BF16) {
-      fail(PORTLLM_INVALID, "dtype %d cannot be merged: only F32, F16 and BF16 can", dtype);
+    if (!mergeable(dtype)) {
+      fail(PORTLLM_INVALID, "dtype %d cannot be merged: only F64, F32, F16, BF16, F8_E4M3 and F8_E5M2 can", dtype);
     }
     if (rows == 0 || cols == 0) fail(PORTLLM_INVALID, "the tensor has no elements");
-    checked_product(checked_product(rows, cols, "the tensor"), element_bytes(dtype), "the tensor");
+    checked_product(checked_product(rows, cols, "the tensor"), sizeof(double), "the tensor");
     auto made = std::make_unique<portllm_tensor>();
     made->dtype = dtype;
     made->rows = rows;
@@ -171,40 +106,15 @@ int32_t portllm_tensor_create(int32_t dtype, uint64_t rows, uint64_t cols, portl
   });
 }
 
-int32_t portllm_tensor_add(portllm_tensor *tensor, const void *left, uint64_t left_bytes,
-                           int32_t left_dtype, int32_t left_transposed, const void *right,
-                           uint64_t right_bytes, int32_t right_dtype, int32_t right_transposed,
-                           uint64_t rank, float scale, char *message, size_t message_size) {
-  return guarded(message, message_size, [&] {
-    if (!tensor) fail(PORTLLM_INVALID, "the tensor is null");
-    if (tensor->sealed) fail(PORTLLM_INVALID, "a merge of this tensor has begun: no more can be added");
-    if (rank == 0) fail(PORTLLM_INVALID, "the rank is 0");
-    if (!std::isfinite(scale)) fail(PORTLLM_NONFINITE, "the scale is not a finite float32");
-    const StoredFactor stored_left{static_cast<const uint8_t *>(left), left_dtype, "left"};
-    const StoredFactor stored_right{static_cast<const uint8_t *>(right), right_dtype, "right"};
-    AlignedFloats packed_left = pack(stored_left, left_bytes, tensor->rows, rank, left_transposed != 0, kTileRows);
-    AlignedFloats packed_right = pack(stored_right, right_bytes, tensor->cols, rank, right_transposed == 0, kTileCols);
-    tensor->memory.reserve(tensor->memory.size() + 2);
-    tensor->products.reserve(tensor->products.size() + 1);
-    tensor->products.push_back({packed_left.get(), packed_right.get(), rank, scale});
-    tensor->memory.push_back(std::move(packed_left));
-    tensor->memory.push_back(std::move(packed_right));
-    tensor->total_rank += rank;
-  });
-}
-
-int32_t portllm_tensor_merge(portllm_tensor *tensor, int32_t path, uint32_t threads, int32_t figures,
-                             uint64_t first_row, uint64_t row_count, const void *w, uint64_t w_bytes,
-                             void *out, uint64_t out_bytes, char *message, size_t message_size) {
+int32_t portllm_tensor_merge(portllm_tensor *tensor, int32_t path, uint32_t threads, int32_t figures, uint64_t first_row,
+                             uint64_t row_count, const void *w, uint64_t w_bytes, void *out, uint64_t out_bytes,
+                             const portllm_bytes *operands, uint64_t operand_count, char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
     if (!tensor) fail(PORTLLM_INVALID, "the tensor is null");
     if (!w || !out) fail(PORTLLM_INVALID, "the rows' memory is null");
     if (threads == 0) fail(PORTLLM_INVALID, "at least one thread is needed");
-    if (tensor->products.empty()) fail(PORTLLM_INVALID, "nothing is added to the tensor");
-    if (row_count == 0 || first_row > tensor->rows || row_count > tensor->rows - first_row) {
-      fail(PORTLLM_INVALID, "rows %llu..+%llu are outside the tensor's %llu rows", static_cast<unsigned long long>(first_row),
-           static_cast<unsigned long long>(row_count), static_cast<unsigned long long>(tensor->rows));
-    }
+    if (tensor->steps.empty()) fail(PORTLLM_INVALID, "nothing is added to the tensor");
+    check_rows(*tensor, first_row, row_count);
     const uint64_t expected = row_count * tensor->row_bytes;
     if (w_bytes != expected || out_bytes != expected) {
       fail(PORTLLM_INVALID, "%llu rows take %llu bytes, but W has %llu and the output %llu", static_cast<unsigned long long>(row_count),
@@ -212,11 +122,23 @@ int32_t portllm_tensor_merge(portllm_tensor *tensor, int32_t path, uint32_t thre
     }
     const auto *from = static_cast<const uint8_t *>(w);
     auto *to = static_cast<uint8_t *>(out);
-    if (from != to && from < to + expected && to < from + expected) {
-      fail(PORTLLM_INVALID, "the output overlaps W without being the same memory");
+    if (from != to && overlap(from, expected, to, expected)) fail(PORTLLM_INVALID, "the output overlaps W without being the same memory");
+    if (operand_count != tensor->operand_dtypes.size() || (operand_count && !operands)) {
+      fail(PORTLLM_INVALID, "%llu operands were given where the contributions have %llu", static_cast<unsigned long long>(operand_count),
+           static_cast<unsigned long long>(tensor->operand_dtypes.size()));
+    }
+    for (uint64_t k = 0; k < operand_count; k++) {
+      const auto *bytes = static_cast<const uint8_t *>(operands[k].bytes);
+      const uint64_t needed = row_count * tensor->operand_row_bytes(k);
+      if (!bytes) fail(PORTLLM_INVALID, "operand %llu is null", static_cast<unsigned long long>(k));
+      if (operands[k].size != needed) {
+        fail(PORTLLM_INVALID, "operand %llu has %llu bytes where %llu rows take %llu", static_cast<unsigned long long>(k),
+             static_cast<unsigned long long>(operands[k].size), static_cast<unsigned long long>(row_count), static_cast<unsigned long long>(needed));
+      }
+      if (overlap(bytes, needed, to, expected)) fail(PORTLLM_INVALID, "the output overlaps operand %llu", static_cast<unsigned long long>(k));
     }
     const Path &kernels = path_of(path);
-    tensor->sealed = true;
+    tensor->seal();
     if (figures) tensor->keep_figures();
 
     // Whole tiles per thread; a boundary inside a group of four rows would compute that group twice.
@@ -230,9 +152,32 @@ int32_t portllm_tensor_merge(portllm_tensor *tensor, int32_t path, uint32_t thre
       bounds.push_back(std::min(first_row + row_count, next));
     }
     parallel(bounds.size() - 1, [&](uint64_t band) {
-      const uint64_t begin = bounds[band], offset = (begin - first_row) * tensor->row_bytes;
-      tensor->merge_band(kernels, figures != 0, stream, begin, bounds[band + 1] - begin, from + offset, to + offset);
+      const uint64_t begin = bounds[band], skipped = begin - first_row;
+      std::vector<const uint8_t *> at(operand_count);
+      for (uint64_t k = 0; k < operand_count; k++) {
+        at[k] = static_cast<const uint8_t *>(operands[k].bytes) + skipped * tensor->operand_row_bytes(k);
+      }
+      const uint64_t offset = skipped * tensor->row_bytes;
+      tensor->merge_rows(kernels, figures != 0, stream, {begin, bounds[band + 1] - begin, from + offset, to + offset, at.data()});
     });
+  });
+}
+
+int32_t portllm_tensor_measures(const portllm_tensor *tensor) { return tensor && tensor->measures() ? 1 : 0; }
+
+int32_t portllm_tensor_measure(portllm_tensor *tensor, int32_t path, uint32_t threads, uint64_t first_row, uint64_t row_count, const void *w,
+                               uint64_t w_bytes, char *message, size_t message_size) {
+  return guarded(message, message_size, [&] {
+    if (!tensor) fail(PORTLLM_INVALID, "the tensor is null");
+    if (!w) fail(PORTLLM_INVALID, "the rows' memory is null");
+    if (threads == 0) fail(PORTLLM_INVALID, "at least one thread is needed");
+    if (!tensor->measures()) fail(PORTLLM_INVALID, "no contribution to this tensor measures its rows");
+    check_rows(*tensor, first_row, row_count);
+    if (w_bytes != row_count * tensor->row_bytes) {
+      fail(PORTLLM_INVALID, "%llu rows take %llu bytes, but W has %llu", static_cast<unsigned long long>(row_count),
+           static_cast<unsigned long long>(row_count * tensor->row_bytes), static_cast<unsigned long long>(w_bytes));
+    }
+    tensor->measure(path_of(path), threads, first_row, row_count, static_cast<const uint8_t *>(w));
   });
 }
 

@@ -1,4 +1,4 @@
-// A target tensor with its packed factors, and its merge, band by band (merge_band.cpp).
+// A target tensor with its contributions packed, and its merge, band by band (merge_band.cpp, merge_steps.cpp).
 #pragma once
 
 #include <atomic>
@@ -6,6 +6,7 @@
 #include <mutex>
 #include <vector>
 
+#include "elements.h"
 #include "portllm_core.h"
 #include "tile.h"
 
@@ -24,13 +25,55 @@ struct RowFigures {
   uint64_t non_finite;
 };
 
+// A run of products, or one contribution of another kind.
+struct Step {
+  enum Kind { kProducts, kDora, kDense, kReplace };
+  explicit Step(Kind of) : kind(of) {}
+
+  Kind kind;
+  // kProducts, and kDora, which has one.
+  uint64_t first_product = 0;
+  uint64_t product_count = 0;
+  // kDora
+  bool by_columns = false;
+  double weight = 1;
+  std::vector<float> magnitude;
+  std::vector<double> column_squares;  // by columns: sums over the rows measured so far
+  std::vector<double> column_factors;  // by columns: magnitude / norm, once all rows are measured
+  // kDense, kReplace
+  double scale = 1;
+  int32_t value_dtype = -1;
+  int32_t base_dtype = -1;
+  uint64_t first_operand = 0;  // the value; the base follows
+};
+
+// Rows [first, first + count) of a tensor, contiguous at `w` and `out`; `operands[k]` is the same rows of operand k.
+struct Rows {
+  uint64_t first;
+  uint64_t count;
+  const uint8_t *w;
+  uint8_t *out;
+  const uint8_t *const *operands;
+};
+
+// Below this much work per thread, starting it costs more than it saves.
+constexpr uint64_t kThreadMultiplyAdds = 2u << 20;
+
+// a * b; fails where that, or four times that, does not fit 64 bits.
+uint64_t checked_product(uint64_t a, uint64_t b, const char *what);
+
+inline uint64_t rounded_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
+
+// Dtypes of targets and operands.
+inline bool mergeable(int32_t dtype) { return dtype >= PORTLLM_F32 && dtype <= PORTLLM_F8_E5M2; }
+
 // The kernels of a path; fails where the number is unknown or the processor lacks it.
 const Path &path_of(int32_t path);
 
-// Size in bytes of one element, or 0 for a number that is no dtype.
-uint64_t element_bytes(int32_t dtype);
+// The lanes of a row added up, always in the same order.
+double sum_lanes(const double *lanes);
 
-// Sets the floating-point mode that the rule needs (nearest even, subnormals kept) for its lifetime.
+// Sets the floating-point mode that the rules need (nearest even, subnormals kept) for its lifetime.
 class FloatMode {
  public:
   FloatMode();
@@ -50,14 +93,30 @@ struct portllm_tensor {
   uint64_t row_bytes;
   uint64_t total_rank = 0;
   std::vector<portllm::PackedProduct> products;
+  std::vector<portllm::Step> steps;
+  std::vector<int32_t> operand_dtypes;
   std::vector<portllm::AlignedFloats> memory;
   std::unique_ptr<portllm::RowFigures[]> figures;  // one per row, from the first merge with figures on
   std::mutex figures_mutex;
+  std::mutex measure_mutex;
+  uint64_t measured_rows = 0;
   std::atomic<bool> sealed{false};
 
+  // Only products are added, in a dtype that the paths have kernels for.
+  bool additive() const;
+  // Whether the columns have to be measured over all rows before the first merge.
+  bool measures() const;
+  uint64_t operand_row_bytes(uint64_t operand) const;
   // Allocates the row figures once; safe to call from several threads.
   void keep_figures();
-  // One thread's share: rows [first_row, first_row + row_count), contiguous at `w` and `out`.
-  void merge_band(const portllm::Path &path, bool with_figures, bool stream, uint64_t first_row,
-                  uint64_t row_count, const uint8_t *w, uint8_t *out);
+  // Begins merging: no more contributions; fails where there is none, or rows are left to measure.
+  void seal();
+  // The next rows of the first pass, with as many threads as are worth it.
+  void measure(const portllm::Path &path, uint32_t threads, uint64_t first_row, uint64_t row_count, const uint8_t *w);
+  // One thread's share of a merge.
+  void merge_rows(const portllm::Path &path, bool with_figures, bool stream, const portllm::Rows &rows);
+
+ private:
+  void merge_band(const portllm::Path &path, bool with_figures, bool stream, const portllm::Rows &rows);
+  void merge_steps(const portllm::Path &path, bool with_figures, bool stream, const portllm::Rows &rows);
 };

@@ -28,10 +28,12 @@ struct RowLanes {
   uint64_t non_finite;
 };
 
-// A float32 for every element of a tile: t, the sum of the contributions, or y, what is to be rounded.
-struct alignas(64) TileValues {
-  float at[kTileRows][kTileCols];
+// A number for every element of a tile: t, the sum of the contributions, or y, what is to be rounded.
+template <class Real>
+struct alignas(64) TileOf {
+  Real at[kTileRows][kTileCols];
 };
+using TileValues = TileOf<float>;
 
 struct Tile {
   const PackedProduct *products;

@@ -1,30 +1,13 @@
 // Rule lora-f32/1 in plain C++: the specification that the other paths must equal bit for bit.
 // The build forbids contraction (-ffp-contract=off), so only std::fma fuses.
 #include <cmath>
+#include <cstring>
 
-#include "float_formats.h"
+#include "finish_scalar.h"
 #include "tile.h"
 
 namespace portllm {
 namespace {
-
-struct F32 {
-  using Storage = uint32_t;
-  static float load(Storage bits) { return float_of(bits); }
-  static Storage round(float value) { return value != value ? kNanF32 : bits_of(value); }
-};
-
-struct F16 {
-  using Storage = uint16_t;
-  static float load(Storage bits) { return from_f16(bits); }
-  static Storage round(float value) { return to_f16(value); }
-};
-
-struct BF16 {
-  using Storage = uint16_t;
-  static float load(Storage bits) { return from_bf16(bits); }
-  static Storage round(float value) { return to_bf16(value); }
-};
 
 void accumulate(const Tile &tile, bool fresh, TileValues &t) {
   for (uint64_t i = 0; i < kTileRows; i++) {
@@ -48,50 +31,16 @@ void accumulate(const Tile &tile, bool fresh, TileValues &t) {
   }
 }
 
-template <class Format>
-void finish(const Tile &tile, const TileValues &t, const TileValues *given) {
-  for (uint64_t i = 0; i < kTileRows; i++) {
-    const uint8_t *w_row = tile.w + i * tile.w_stride;
-    uint8_t *out_row = tile.out + i * tile.out_stride;
-    float patch[kLanes] = {}, realised[kLanes] = {}, residual[kLanes] = {};
-    for (uint64_t j = 0; j < kTileCols; j++) {
-      typename Format::Storage stored;
-      std::memcpy(&stored, w_row + j * sizeof stored, sizeof stored);
-      const float w = Format::load(stored);
-      const float y = given ? given->at[i][j] : w + t.at[i][j];
-      const typename Format::Storage rounded = Format::round(y);
-      std::memcpy(out_row + j * sizeof rounded, &rounded, sizeof rounded);
-      if (!tile.lanes) continue;
-      const float written = Format::load(rounded);
-      if (!std::isfinite(written)) {
-        tile.lanes[i].non_finite++;
-        continue;
-      }
-      const uint64_t lane = j % kLanes;
-      const float added = t.at[i][j], difference = written - w, lost = difference - added;
-      patch[lane] = std::fma(added, added, patch[lane]);
-      realised[lane] = std::fma(difference, difference, realised[lane]);
-      residual[lane] = std::fma(lost, lost, residual[lane]);
-    }
-    if (!tile.lanes) continue;
-    for (uint64_t l = 0; l < kLanes; l++) {
-      tile.lanes[i].patch[l] += static_cast<double>(patch[l]);
-      tile.lanes[i].realised[l] += static_cast<double>(realised[l]);
-      tile.lanes[i].residual[l] += static_cast<double>(residual[l]);
-    }
-  }
-}
-
-template <class Format>
+template <class Element>
 void merge(const Tile &first, uint64_t count) {
   TileValues t;
   Tile tile = first;
   for (uint64_t n = 0; n < count; n++) {
     accumulate(tile, true, t);
-    finish<Format>(tile, t, nullptr);
+    finish_scalar<Element>(tile, t, nullptr);
     tile.col_panel++;
-    tile.w += kTileCols * sizeof(typename Format::Storage);
-    tile.out += kTileCols * sizeof(typename Format::Storage);
+    tile.w += kTileCols * sizeof(typename Element::Storage);
+    tile.out += kTileCols * sizeof(typename Element::Storage);
   }
 }
 
@@ -109,8 +58,8 @@ double fma_burst() {
 
 const Path kScalarPath = {
     accumulate,
-    {finish<F32>, finish<F16>, finish<BF16>},
-    {merge<F32>, merge<F16>, merge<BF16>},
+    {finish_scalar<ElementF32>, finish_scalar<ElementF16>, finish_scalar<ElementBF16>},
+    {merge<ElementF32>, merge<ElementF16>, merge<ElementBF16>},
     fma_burst,
 };
 

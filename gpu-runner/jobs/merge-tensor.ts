@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { addends } from '../core/addends.ts'
+import { blockContributions } from '../core/block-contributions.ts'
 import type { MergeFigures, TensorMerge } from '../core/tensor-merge.ts'
 import { CoreError } from '../core/library.ts'
 import { byteReader } from '../byte-reader.ts'
@@ -69,7 +69,7 @@ export async function mergeTensor(tensor: MergeTensor, { core, signal, tiles }: 
     count(-counted)
     const outcome = await namingTensor(tensor, async () => {
       const factors = await Promise.all(tensor.factors.map(async ({ get, length, dtype }) => ({ bytes: await downloadBytes(get, length, signal), dtype })))
-      const open = (block: MergeBlock) => core.tensor({ dtype: tensor.dtype, rows: block.count, cols: tensor.cols, addends: addends(block, tensor.cols, factors) })
+      const open = (block: MergeBlock) => core.tensor({ dtype: tensor.dtype, rows: block.count, cols: tensor.cols, contributions: blockContributions(block, tensor.cols, factors) })
       return streamRows({ tensor, open, buffers, write, signal, count })
     })
     if (outcome.figures.nonFinite > 0) {

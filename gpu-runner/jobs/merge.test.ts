@@ -1,6 +1,6 @@
 import { afterAll, expect, test } from 'vitest'
 import { loadCore } from '../core/core.ts'
-import { decode, encode, mergeReference, toBytes, type ReferenceAddend } from '../core/reference.ts'
+import { mergeReference, setElement, widthOf, type ReferenceContribution, type StoredMatrix } from '../core/reference.ts'
 import { sha256Hex, startObjectServer } from '../object-server.ts'
 import type { MergeBlock, MergeSpec, MergeTensor, Progress } from '../protocol.ts'
 import { memoryBudget } from '../memory-budget.ts'
@@ -17,8 +17,10 @@ function random(): number {
   seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0
   return seed / 2 ** 31 - 1
 }
-function bitsOf(dtype: MergeableDtype, count: number): number[] {
-  return Array.from({ length: count }, () => encode(dtype, Math.fround(random())))
+function numbers(dtype: MergeableDtype, count: number): Uint8Array {
+  const bytes = new Uint8Array(count * widthOf(dtype))
+  for (let i = 0; i < count; i++) setElement({ dtype, bytes }, i, random())
+  return bytes
 }
 
 type Product = Extract<MergeBlock['contributions'][number], { kind: 'product' }>
@@ -28,17 +30,18 @@ interface Case {
   dtype: MergeableDtype
   rows: number
   cols: number
-  addends: ReferenceAddend[]
-  w: number[]
+  contributions: Extract<ReferenceContribution, { kind: 'product' }>[]
+  w: Uint8Array
 }
 
 function makeCase(name: string, dtype: MergeableDtype, rows: number, cols: number, ranks: number[], factorDtype: MergeableDtype = 'F32'): Case {
   return {
     name, dtype, rows, cols,
-    w: bitsOf(dtype, rows * cols),
-    addends: ranks.map((rank, i) => ({
-      left: { dtype: factorDtype, bits: bitsOf(factorDtype, rows * rank), transpose: i % 2 === 1 },
-      right: { dtype: factorDtype, bits: bitsOf(factorDtype, rank * cols), transpose: i % 2 === 0 },
+    w: numbers(dtype, rows * cols),
+    contributions: ranks.map((rank, i) => ({
+      kind: 'product',
+      left: { dtype: factorDtype, bytes: numbers(factorDtype, rows * rank), offset: 0, strides: i % 2 === 1 ? [1, rows] : [rank, 1] },
+      right: { dtype: factorDtype, bytes: numbers(factorDtype, rank * cols), offset: 0, strides: i % 2 === 0 ? [1, rank] : [cols, 1] },
       rank,
       scale: Math.fround(0.3 + i),
     })),
@@ -46,25 +49,24 @@ function makeCase(name: string, dtype: MergeableDtype, rows: number, cols: numbe
 }
 
 /** Puts a case's bytes into the middle of objects, as tensors lie in files. */
-function specTensor({ name, dtype, rows, cols, addends, w }: Case): MergeTensor {
+function specTensor({ name, dtype, rows, cols, contributions, w }: Case): MergeTensor {
   const place = (path: string, bytes: Uint8Array) => {
     server.objects.set(path, Buffer.concat([Buffer.alloc(37), bytes, Buffer.alloc(11)]))
     return { request: server.get(path, { offset: 37, length: bytes.byteLength }), length: bytes.byteLength }
   }
-  const source = place(`/${name}`, toBytes(dtype, w))
+  const source = place(`/${name}`, w)
   return {
     name, dtype, rows, cols, length: source.length, source: source.request,
-    factors: addends.flatMap(({ left, right }, i) => [left, right].map((factor, side) => {
-      const { request, length } = place(`/${name}.${i}.${side}`, toBytes(factor.dtype, factor.bits))
-      return { get: request, length, dtype: factor.dtype }
+    factors: contributions.flatMap(({ left, right }, i) => [left, right].map(({ bytes, dtype }, side) => {
+      const { request, length } = place(`/${name}.${i}.${side}`, bytes)
+      return { get: request, length, dtype: dtype as MergeableDtype }
     })),
     blocks: [{
       first: 0, count: rows,
-      contributions: addends.map(({ left, right, rank, scale }, i) => ({
-        kind: 'product', rank, scale,
-        left: { factor: 2 * i, offset: 0, strides: left.transpose ? [1, rows] : [rank, 1] },
-        right: { factor: 2 * i + 1, offset: 0, strides: right.transpose ? [1, rank] : [cols, 1] },
-      })),
+      contributions: contributions.map(({ left, right, rank, scale }, i) => {
+        const view = (factor: number, { offset, strides: [down, across] }: StoredMatrix) => ({ factor, offset, strides: [down, across] as [number, number] })
+        return { kind: 'product', rank, scale, left: view(2 * i, left), right: view(2 * i + 1, right) }
+      }),
     }],
     put: server.put(`/out/${name}`),
     output: `attempts/${name}`,
@@ -86,8 +88,8 @@ test('tensors equal the reference, bit for bit, with their figures', async () =>
   expect(result.engine).toEqual({ name: 'portllm-core', version: core.version, path: core.path })
   expect(result.tensors.map(({ name }) => name)).toEqual(cases.map(({ name }) => name))
   cases.forEach((one, i) => {
-    const expected = mergeReference(one.dtype, one.rows, one.cols, one.w, one.addends)
-    const bytes = toBytes(one.dtype, expected.out)
+    const expected = mergeReference(one)
+    const bytes = expected.out
     expect(server.objects.get(`/out/${one.name}`)!.equals(bytes)).toBe(true)
     expect(result.tensors[i]).toMatchObject({ digest: `sha256:${sha256Hex(bytes)}`, length: bytes.byteLength })
     expect(result.tensors[i]!.patchNorm).toBeCloseTo(expected.patchNorm, 6)
@@ -107,11 +109,11 @@ test('a tensor of many tiles equals the reference in every sampled row, also aft
   const [merged] = (await merge([tensor], progress)).tensors
   const out = server.objects.get('/out/tall')!
   expect(merged!.digest).toBe(`sha256:${sha256Hex(out)}`)
-  const { left, right } = tall.addends[0]!
+  const product = tall.contributions[0]!
   for (const row of [0, 1, 347, 348, 349, 350, 697, 698, 699, 1046, 1047, 2791, 2792, 2999, 3000]) {
-    const w = tall.w.slice(row * 3000, (row + 1) * 3000)
-    const expected = mergeReference('BF16', 1, 3000, w, [{ left: { ...left, bits: left.bits.slice(row * 2, row * 2 + 2) }, right, rank: 2, scale: tall.addends[0]!.scale }])
-    expect(out.subarray(row * 6000, (row + 1) * 6000).equals(toBytes('BF16', expected.out)), `row ${row}`).toBe(true)
+    const w = tall.w.slice(row * 6000, (row + 1) * 6000)
+    const expected = mergeReference({ dtype: 'BF16', rows: 1, cols: 3000, w, contributions: [{ ...product, left: { ...product.left, offset: row * 2 } }] })
+    expect(out.subarray(row * 6000, (row + 1) * 6000).equals(expected.out), `row ${row}`).toBe(true)
   }
   expect(server.requests.filter((line) => line.startsWith('PUT /out/tall'))).toHaveLength(2)
   expect(progress.at(-1)!.done).toBe(tensor.length)
@@ -122,8 +124,8 @@ test('a tensor of many tiles equals the reference in every sampled row, also aft
 
 test('blocks are merged each by its own factors, and rows without any pass bit for bit', async () => {
   const made = makeCase('blocks', 'BF16', 1500, 1000, [2, 3])
-  const whole = { ...made, addends: made.addends.map((one) => ({ ...one, left: { ...one.left, transpose: false } })) }
-  whole.w.splice(0, 3, 0x8000, 0x7f81, 0xff80)
+  const whole = { ...made, contributions: made.contributions.map((one) => ({ ...one, left: { ...one.left, strides: [one.rank, 1] as const } })) }
+  whole.w.set([0x00, 0x80, 0x81, 0x7f, 0x80, 0xff])
   const tensor = specTensor(whole)
   const [first, second] = tensor.blocks[0]!.contributions as [Product, Product]
   const cut = { ...tensor, blocks: [
@@ -133,9 +135,8 @@ test('blocks are merged each by its own factors, and rows without any pass bit f
   ] }
   const { tensors: [merged] } = await merge([cut])
   const out = server.objects.get('/out/blocks')!
-  expect(out.subarray(0, 2000).equals(toBytes('BF16', whole.w.slice(0, 1000)))).toBe(true)
-  const one = (index: number) => mergeReference('BF16', 1500, 1000, whole.w, [whole.addends[index]!])
-  const [left, right] = [one(0), one(1)].map(({ out: bits }) => toBytes('BF16', bits))
+  expect(out.subarray(0, 2000).equals(whole.w.subarray(0, 2000))).toBe(true)
+  const [left, right] = whole.contributions.map((one) => mergeReference({ ...whole, contributions: [one] }).out)
   expect(out.subarray(2000, 2_400_000).equals(left!.subarray(2000, 2_400_000))).toBe(true)
   expect(out.subarray(2_400_000).equals(right!.subarray(2_400_000))).toBe(true)
   expect(merged!.patchNorm).toBeGreaterThan(0)
@@ -143,16 +144,14 @@ test('blocks are merged each by its own factors, and rows without any pass bit f
 
 test('a result that overflows fails for good and names the tensor', async () => {
   const large = makeCase('large', 'F16', 4, 4, [1])
-  const one = { ...large, addends: [{ ...large.addends[0]!, scale: 1e9 }] }
+  const one = { ...large, contributions: [{ ...large.contributions[0]!, scale: 1e9 }] }
   await expect(merge([specTensor(one)])).rejects.toMatchObject({ code: 'non_finite_result', retryable: false, message: expect.stringMatching(/tensor large gives \d+ values/) })
 })
 
 test('bad factors and lengths fail for good', async () => {
   const nan = makeCase('nan', 'BF16', 4, 4, [1])
-  const bits = [...nan.addends[0]!.left.bits]
-  bits[2] = 0x7fc00000
-  expect(decode('F32', bits[2])).toBeNaN()
-  await expect(merge([specTensor({ ...nan, addends: [{ ...nan.addends[0]!, left: { dtype: 'F32', bits, transpose: false } }] })])).rejects.toMatchObject({ code: 'core_nonfinite', retryable: false, message: expect.stringContaining('tensor nan') })
+  setElement(nan.contributions[0]!.left, 2, Number.NaN)
+  await expect(merge([specTensor(nan)])).rejects.toMatchObject({ code: 'core_nonfinite', retryable: false, message: expect.stringContaining('tensor nan') })
   const tensor = specTensor(makeCase('short', 'BF16', 4, 4, [1]))
   await expect(merge([{ ...tensor, length: 30 }])).rejects.toMatchObject({ code: 'invalid_spec', retryable: false })
   await expect(merge([{ ...tensor, source: server.get('/short', { offset: 37, length: 30 }) }])).rejects.toMatchObject({ code: 'input_changed', retryable: false })

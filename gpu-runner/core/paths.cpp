@@ -1,0 +1,58 @@
+// Which kernels this processor can run, and the floating-point mode that they run in.
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "status.h"
+#include "tensor.h"
+
+namespace portllm {
+namespace {
+
+bool path_supported(int32_t path) {
+  if (path == PORTLLM_SCALAR) return true;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (path == PORTLLM_AVX2) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  }
+  if (path == PORTLLM_AVX512) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  }
+  if (path == PORTLLM_AVX512_BF16) return path_supported(PORTLLM_AVX512) && __builtin_cpu_supports("avx512bf16");
+#endif
+  return false;
+}
+
+}  // namespace
+
+const Path &path_of(int32_t path) {
+  if (!path_supported(path)) {
+    fail(PORTLLM_UNSUPPORTED, "path %d is unknown, or this processor cannot run it", path);
+  }
+#if defined(__x86_64__)
+  if (path == PORTLLM_AVX2) return kAvx2Path;
+  if (path == PORTLLM_AVX512) return kAvx512Path;
+  if (path == PORTLLM_AVX512_BF16) return kAvx512Bf16Path;
+#endif
+  return kScalarPath;
+}
+
+#if defined(__x86_64__)
+FloatMode::FloatMode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
+FloatMode::~FloatMode() { _mm_setcsr(saved_); }
+#else
+FloatMode::FloatMode() = default;  // threads start with the IEEE default mode
+FloatMode::~FloatMode() = default;
+#endif
+
+}  // namespace portllm
+
+extern "C" {
+
+int32_t portllm_path_supported(int32_t path) { return portllm::path_supported(path) ? 1 : 0; }
+
+const char *portllm_version(void) { return "2 lora-f32/1 dora-f32/1 absolute-diff/1 pissa-f64/1 olora-f64/1"; }
+
+}  // extern "C"
