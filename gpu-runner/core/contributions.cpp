@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "handles.h"
 #include "status.h"
 #include "tensor.h"
 
@@ -55,6 +56,11 @@ void check_stored(const portllm_matrix &stored, const char *name, uint64_t rows,
          static_cast<unsigned long long>(stored.row_stride), static_cast<unsigned long long>(stored.col_stride),
          static_cast<unsigned long long>(last));
   }
+  // Strides of 0 would make a few bytes stand for any number of elements, each of which is packed.
+  if (rows > stored.size / element / cols) {
+    fail(PORTLLM_INVALID, "the %s has %llu elements, but %llu x %llu are needed", name, static_cast<unsigned long long>(stored.size / element),
+         static_cast<unsigned long long>(rows), static_cast<unsigned long long>(cols));
+  }
 }
 
 // Copies a checked factor into tiles: [outer / width][rank][width], `outer` being rows of left or columns of right.
@@ -78,14 +84,21 @@ AlignedFloats pack(const portllm_matrix &factor, const char *name, uint64_t oute
   return packed;
 }
 
-portllm_tensor &open_for_adding(portllm_tensor *tensor) {
-  if (!tensor) fail(PORTLLM_INVALID, "the tensor is null");
-  if (tensor->sealed) fail(PORTLLM_INVALID, "a merge of this tensor has begun: no more can be added");
-  for (const Step &step : tensor->steps) {
-    if (step.kind == Step::kReplace) fail(PORTLLM_INVALID, "the tensor is replaced: nothing can be added to it");
+// The tensor, and nobody else adding to it; refuses where nothing can be added.
+class OpenTensor {
+ public:
+  explicit OpenTensor(portllm_tensor *handle) : tensor_(Handles<portllm_tensor>::get(handle, "tensor")), adding_(tensor_->adding) {
+    if (tensor_->sealed) fail(PORTLLM_INVALID, "a merge of this tensor has begun: no more can be added");
+    for (const Step &step : tensor_->steps) {
+      if (step.kind == Step::kReplace) fail(PORTLLM_INVALID, "the tensor is replaced: nothing can be added to it");
+    }
   }
-  return *tensor;
-}
+  portllm_tensor &operator*() const { return *tensor_; }
+
+ private:
+  const std::shared_ptr<portllm_tensor> tensor_;
+  const std::lock_guard<std::mutex> adding_;
+};
 
 // Checks and packs `scale * left @ right`; on failure the tensor is as it was.
 void add_packed(portllm_tensor &tensor, const portllm_matrix *left, const portllm_matrix *right, uint64_t rank, float scale) {
@@ -123,7 +136,8 @@ extern "C" {
 int32_t portllm_tensor_add_product(portllm_tensor *tensor, const portllm_matrix *left, const portllm_matrix *right, uint64_t rank,
                                    float scale, char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
-    portllm_tensor &open = open_for_adding(tensor);
+    const OpenTensor opened(tensor);
+    portllm_tensor &open = *opened;
     add_packed(open, left, right, rank, scale);
     if (!open.steps.empty() && open.steps.back().kind == Step::kProducts) {
       open.steps.back().product_count++;
@@ -140,7 +154,8 @@ int32_t portllm_tensor_add_dora(portllm_tensor *tensor, const portllm_matrix *le
                                 const void *magnitude, uint64_t magnitude_bytes, int32_t magnitude_dtype, int32_t axis, double weight,
                                 char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
-    portllm_tensor &open = open_for_adding(tensor);
+    const OpenTensor opened(tensor);
+    portllm_tensor &open = *opened;
     if (axis != PORTLLM_ROWS && axis != PORTLLM_COLUMNS) fail(PORTLLM_INVALID, "the axis is %d: rows (0) or columns (1) is needed", axis);
     if (!std::isfinite(weight)) fail(PORTLLM_NONFINITE, "the weight is not finite");
     Step step(Step::kDora);
@@ -169,7 +184,8 @@ int32_t portllm_tensor_add_dora(portllm_tensor *tensor, const portllm_matrix *le
 int32_t portllm_tensor_add_dense(portllm_tensor *tensor, int32_t value_dtype, int32_t base_dtype, double scale, char *message,
                                  size_t message_size) {
   return guarded(message, message_size, [&] {
-    portllm_tensor &open = open_for_adding(tensor);
+    const OpenTensor opened(tensor);
+    portllm_tensor &open = *opened;
     check_operand(value_dtype, "value");
     if (base_dtype != -1) check_operand(base_dtype, "base");
     if (!std::isfinite(scale)) fail(PORTLLM_NONFINITE, "the scale is not finite");
@@ -187,7 +203,8 @@ int32_t portllm_tensor_add_dense(portllm_tensor *tensor, int32_t value_dtype, in
 
 int32_t portllm_tensor_add_replace(portllm_tensor *tensor, int32_t value_dtype, char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
-    portllm_tensor &open = open_for_adding(tensor);
+    const OpenTensor opened(tensor);
+    portllm_tensor &open = *opened;
     check_operand(value_dtype, "value");
     if (!open.steps.empty()) fail(PORTLLM_INVALID, "a tensor to which something is added cannot be replaced as well");
     Step step(Step::kReplace);

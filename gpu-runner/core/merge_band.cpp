@@ -3,17 +3,7 @@
 #include <cstring>
 
 #include "tensor.h"
-
-namespace portllm {
-namespace {
-
-// rank x panel of packed `right` that is walked before the next rows: half of a common 1 MiB L2 cache.
-constexpr uint64_t kPanelBlockBytes = 512 * 1024;
-// Rows whose lanes are kept while a block of panels is walked: 100 KiB.
-constexpr uint64_t kBandRows = 256;
-
-}  // namespace
-}  // namespace portllm
+#include "tile_sizes.h"
 
 using namespace portllm;
 

@@ -9,14 +9,10 @@
 #include "parallel.h"
 #include "status.h"
 #include "tensor.h"
+#include "tile_sizes.h"
 
 namespace portllm {
 namespace {
-
-// As in merge_band.cpp. DoRA reads a band's rows twice: few enough of them that the second time is from the cache.
-constexpr uint64_t kPanelBlockBytes = 512 * 1024;
-constexpr uint64_t kBandRows = 256;
-constexpr uint64_t kDoraBandBytes = 256 * 1024;
 
 // One tile's place in the tensor; rows [from, to) of its group are asked for.
 struct Place {
@@ -328,7 +324,6 @@ void portllm_tensor::measure(const Path &path, uint32_t threads, uint64_t first_
     fail(PORTLLM_INVALID, "rows are measured in order, each once: row %llu is next, not row %llu",
          static_cast<unsigned long long>(measured_rows), static_cast<unsigned long long>(first_row));
   }
-  sealed = true;
   const Rows asked{first_row, row_count, w, nullptr, nullptr};
   const uint64_t panels = (cols + kTileCols - 1) / kTileCols;
   const uint64_t worth = row_count * cols * (total_rank + 8) / kThreadMultiplyAdds;

@@ -91,12 +91,15 @@ test('operands come from their files while the rows are written, and DoRA over c
     { ...low, kind: 'dora', magnitude, axis: 'columns', weight: 0.5 },
     { kind: 'dense', scale: 1e-3, value: 'F8_E5M2', base: null },
   ]
-  // The adapter and the base: any bytes serve, but for those of the base, which are tensor b of the source.
+  // The base is tensor b of the source.
   const adapter = join(folder, 'adapter')
-  const values = Buffer.alloc(11 + ROWS * COLS * 3)
+  const prefix = writeHeader([{ name: 'pad', dtype: 'U8', shape: [3] }, { name: 'copy', dtype: 'F16', shape: [ROWS, COLS] }, { name: 'delta', dtype: 'F8_E5M2', shape: [ROWS, COLS] }])
+  const at = prefix.byteLength + 3
+  const values = Buffer.alloc(at + ROWS * COLS * 3)
   for (let i = 0; i < values.length; i++) values[i] = (i * 13) & 0x3f
+  values.set(prefix)
   await writeFile(adapter, values)
-  const operands = [{ path: adapter, offset: 11 }, { path: source.path, offset: HEADER + TENSOR }, { path: adapter, offset: 11 + 2 * ROWS * COLS }]
+  const operands = [{ path: adapter, offset: at }, { path: source.path, offset: HEADER + TENSOR }, { path: adapter, offset: at + TENSOR }]
   const segments: Segment[] = [{ ...merge(HEADER, 1), contributions, operands }, { ...merge(HEADER + TENSOR, 1), contributions: [{ kind: 'replace', value: 'F16' }], operands: [operands[0]!] }]
   const destination = join(folder, 'operands')
   const { figures } = await core.writeMergedFile({ source: source.path, destination, segments })
@@ -105,14 +108,16 @@ test('operands come from their files while the rows are written, and DoRA over c
   const tensor = core.tensor({ dtype: 'BF16', rows: ROWS, cols: COLS, contributions })
   await tensor.measureRows(0, ROWS, w)
   const out = Buffer.alloc(TENSOR)
-  await tensor.mergeRows(0, ROWS, w, out, [values.subarray(11, 11 + TENSOR), source.bytes.subarray(HEADER + TENSOR, HEADER + 2 * TENSOR), values.subarray(11 + TENSOR)])
+  await tensor.mergeRows(0, ROWS, w, out, [values.subarray(at, at + TENSOR), source.bytes.subarray(HEADER + TENSOR, HEADER + 2 * TENSOR), values.subarray(at + TENSOR)])
   expect(figures[0]).toEqual(tensor.finish())
   const written = await readFile(destination)
   expect(written.subarray(0, TENSOR).equals(out)).toBe(true)
   expect(written.readUInt16LE(TENSOR)).not.toBe(source.bytes.readUInt16LE(HEADER + TENSOR))
 
   expect((await failing(destination, [{ ...segments[0]!, operands: operands.slice(1) } as Segment])).message).toMatch(/2 operands were given where the contributions have 3/)
-  expect((await failing(destination, [{ ...segments[0]!, operands: [{ path: adapter, offset: 11 + ROWS * COLS * 2 }, ...operands.slice(1)] } as Segment])).message).toMatch(/an operand takes bytes 2100011\.\.\+2100000 of .*adapter, which has 3150011/)
+  expect((await failing(destination, [{ ...segments[0]!, operands: [{ path: adapter, offset: at + COLS }, ...operands.slice(1)] } as Segment])).message).toMatch(/operand 0 of segment 0 takes 2100000 bytes from byte \d+ of its source, which are not of one tensor/)
+  expect((await failing(destination, [{ ...segments[0]!, operands: [{ path: destination, offset: 0 }, ...operands.slice(1)] } as Segment])).message).toMatch(/operands is not a sound safetensors file/)
+  expect((await failing(destination, [{ ...segments[0]!, operands: [{ path: adapter, offset: 0.5 }, ...operands.slice(1)] } as Segment])).message).toMatch(/a whole number is needed/)
   expect(await failing(destination, [{ ...segments[0]!, operands: [{ path: join(folder, 'nowhere'), offset: 0 }, ...operands.slice(1)] } as Segment])).toMatchObject({ code: 'ENOENT', path: join(folder, 'nowhere') })
   expect((await readFile(destination)).equals(written)).toBe(true)
 })

@@ -25,9 +25,10 @@ export type Segment =
       readonly operands?: readonly OperandFile[]
     }
 
+/** Where the rows of an operand begin: in a tensor of a sound safetensors file. */
 export interface OperandFile {
   readonly path: string
-  /** In bytes. */
+  /** In bytes, from the start of the file. */
   readonly offset: number
 }
 
@@ -118,7 +119,7 @@ async function fill(engine: Engine, job: MergedFileJob, placed: readonly Placed[
   await destination.truncate(total)
 
   const control = new BigUint64Array(3)
-  const files = new OperandFiles()
+  const files = new OperandFiles(library)
   const figures: MergeFigures[] = []
   let written = 0
   const report = () => job.onProgress?.(Math.min(total, written + Number(control[0])), total)
@@ -147,32 +148,43 @@ async function fill(engine: Engine, job: MergedFileJob, placed: readonly Placed[
   } finally {
     clearInterval(timer)
     job.signal?.removeEventListener('abort', cancel)
-    await files.close()
+    files.close()
   }
   return { figures, cloned }
 }
 
 /** The files that operands lie in, each opened once. */
 class OperandFiles {
-  readonly #files = new Map<string, FileHandle>()
+  readonly #library: Library
+  readonly #sources = new Map<string, SourceHandle>()
 
-  /** The file's descriptor, once it is known to hold `length` bytes from `offset` on. */
-  async get({ path, offset }: OperandFile, length: number): Promise<number> {
-    let file = this.#files.get(path)
-    if (file === undefined) {
-      file = await open(path, 'r')
-      this.#files.set(path, file)
-    }
-    const { size } = await file.stat()
-    if (!Number.isSafeInteger(offset) || offset < 0 || offset + length > size) {
-      throw new CoreError('invalid', `an operand takes bytes ${offset}..+${length} of ${path}, which has ${size}`)
-    }
-    return file.fd
+  constructor(library: Library) {
+    this.#library = library
   }
 
-  async close(): Promise<void> {
-    for (const file of this.#files.values()) await file.close()
+  async get({ path, offset }: OperandFile): Promise<Operand> {
+    let source = this.#sources.get(path)
+    if (source === undefined) {
+      const file = await open(path, 'r')
+      try {
+        source = openSource(this.#library, file, path)
+        this.#sources.set(path, source)
+      } finally {
+        await file.close()
+      }
+    }
+    if (!Number.isSafeInteger(offset) || offset < 0) throw new CoreError('invalid', `an operand begins at byte ${offset} of ${path}: a whole number is needed`)
+    return { source, offset }
   }
+
+  close(): void {
+    this.#sources.forEach((source) => this.#library.freeSource(source))
+  }
+}
+
+interface Operand {
+  readonly source: SourceHandle
+  readonly offset: number
 }
 
 class Batch {
@@ -188,10 +200,10 @@ class Batch {
     this.#segments.push(0n, BigInt(sourceOffset), BigInt(at), BigInt(length), 0n, 0n)
   }
 
-  merge(sourceOffset: number, at: number, length: number, tensor: TensorHandle, operands: readonly { fd: number; offset: number }[]): void {
+  merge(sourceOffset: number, at: number, length: number, tensor: TensorHandle, operands: readonly Operand[]): void {
     this.tensors.push(tensor)
     this.#segments.push(1n, BigInt(sourceOffset), BigInt(at), BigInt(length), tensor, BigInt(this.#operands.length / 2))
-    for (const { fd, offset } of operands) this.#operands.push(BigInt(fd), BigInt(offset))
+    for (const { source, offset } of operands) this.#operands.push(source, BigInt(offset))
   }
 
   segmentWords(): BigUint64Array {
@@ -236,11 +248,11 @@ async function* batches(library: Library, placed: readonly Placed[], files: Oper
   yield batch
 }
 
-async function openOperands(files: OperandFiles, spec: TensorSpec, operands: readonly OperandFile[]): Promise<{ fd: number; offset: number }[]> {
-  const rowBytes = operandRowBytes(spec)
-  if (rowBytes.length !== operands.length) throw new CoreError('invalid', `${operands.length} operands were given where the contributions have ${rowBytes.length}`)
-  const opened: { fd: number; offset: number }[] = []
-  for (const [index, operand] of operands.entries()) opened.push({ fd: await files.get(operand, rowBytes[index]! * spec.rows), offset: operand.offset })
+async function openOperands(files: OperandFiles, spec: TensorSpec, operands: readonly OperandFile[]): Promise<Operand[]> {
+  const needed = operandRowBytes(spec).length
+  if (needed !== operands.length) throw new CoreError('invalid', `${operands.length} operands were given where the contributions have ${needed}`)
+  const opened: Operand[] = []
+  for (const operand of operands) opened.push(await files.get(operand))
   return opened
 }
 

@@ -1,5 +1,6 @@
 // Which kernels this processor can run, and the floating-point mode that they run in.
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -9,12 +10,20 @@
 namespace portllm {
 namespace {
 
+#if defined(__x86_64__)
+// Older clangs do not know the feature by name.
+bool has_f16c() {
+  unsigned a, b, c = 0, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 bool path_supported(int32_t path) {
   if (path == PORTLLM_SCALAR) return true;
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (path == PORTLLM_AVX2) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   }
   if (path == PORTLLM_AVX512) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

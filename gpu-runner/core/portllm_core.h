@@ -3,8 +3,8 @@
  *
  * Every function checks all of its arguments. Those that can fail return a portllm_status and write
  * one sentence, always terminated, into `message` (may be NULL). No function keeps a pointer that it
- * was given, none calls back, and all are safe to call from several threads at once; only
- * portllm_tensor_free must not overlap with other calls on the same tensor.
+ * was given, none calls back, and all are safe to call from several threads at once. A tensor or source
+ * that was freed is refused like NULL, and lives until calls that had begun with it have ended.
  */
 #ifndef PORTLLM_CORE_H
 #define PORTLLM_CORE_H
@@ -160,15 +160,14 @@ typedef struct portllm_source portllm_source;
 PORTLLM_EXPORT int32_t portllm_source_open(int32_t file, portllm_source **source, char *message,
                                            size_t message_size);
 
-/* Not while it is written from. */
 PORTLLM_EXPORT void portllm_source_free(portllm_source *source);
 
 enum portllm_segment_kind { PORTLLM_COPY = 0, PORTLLM_MERGE = 1 };
 
-/* Where the rows of a tensor's operand begin: an open file and a place in it. */
+/* Where the rows of a tensor's operand begin: in a tensor of a source, from its first row or from another. */
 typedef struct {
-  int64_t file;
-  uint64_t offset;
+  const portllm_source *source;
+  uint64_t offset; /* from the start of the file */
 } portllm_operand;
 
 /*

@@ -98,7 +98,7 @@ class HeaderReader {
     std::vector<std::string> keys;
     object("__metadata__", [&](std::string key) {
       if (keys.size() == kTensorCap) fail(PORTLLM_INVALID, "__metadata__ has more than %llu entries", Number{kTensorCap});
-      if (space() != '"') fail_unexpected("__metadata__ must hold strings");
+      if (space() != '"') fail_unexpected("every entry of __metadata__", "a string");
       string();
       keys.push_back(std::move(key));
     });
@@ -114,7 +114,7 @@ class HeaderReader {
     object("a tensor", [&](const std::string &key) {
       if (key == "dtype") {
         if (read.dtype) fail_twice(key);
-        if (space() != '"') fail_unexpected("dtype must be a string");
+        if (space() != '"') fail_unexpected("dtype", "a string");
         const std::string dtype = string();
         for (const StoredDtype &known : kDtypes) {
           if (dtype == known.name) read.dtype = &known;
@@ -158,7 +158,7 @@ class HeaderReader {
 
   template <class ReadValue>
   void object(const char *what, ReadValue read_value) {
-    if (space() != '{') fail_unexpected("%s must be an object", what);
+    if (space() != '{') fail_unexpected(what, "an object");
     at_++;
     if (space() == '}') {
       at_++;
@@ -179,7 +179,7 @@ class HeaderReader {
 
   std::vector<uint64_t> integers(const char *what, uint64_t cap) {
     std::vector<uint64_t> values;
-    if (space() != '[') fail_unexpected("%s must be an array", what);
+    if (space() != '[') fail_unexpected(what, "an array of integers from 0 to 2^53-1");
     at_++;
     if (space() == ']') {
       at_++;
@@ -189,7 +189,7 @@ class HeaderReader {
       if (values.size() == cap) fail(PORTLLM_INVALID, "%s has more than %llu numbers", what, Number{cap});
       values.push_back(integer(what));
       const int next = space();
-      if (next != ',' && next != ']') fail_unexpected("%s must be an array of integers from 0 to 2^53-1", what);
+      if (next != ',' && next != ']') fail_unexpected(what, "an array of integers from 0 to 2^53-1");
       at_++;
       if (next == ']') return values;
     }
@@ -201,7 +201,7 @@ class HeaderReader {
     uint64_t value = 0;
     for (; at_ < end_ && *at_ >= '0' && *at_ <= '9' && value <= kMaxInteger; at_++) value = value * 10 + (*at_ - '0');
     if (at_ == start || value > kMaxInteger || (first == '0' && at_ - start > 1)) {
-      fail_unexpected("%s must be an array of integers from 0 to 2^53-1", what);
+      fail_unexpected(what, "an array of integers from 0 to 2^53-1");
     }
     return value;
   }
@@ -293,10 +293,9 @@ class HeaderReader {
     fail(PORTLLM_INVALID, "the header is not valid JSON at its byte %llu", Number(at_ - json_));
   }
 
-  template <class... Arguments>
-  [[noreturn]] void fail_unexpected(const char *format, Arguments... arguments) const {
+  [[noreturn]] void fail_unexpected(const char *what, const char *needed) const {
     if (at_ == end_) fail_syntax();
-    fail(PORTLLM_INVALID, format, arguments...);
+    fail(PORTLLM_INVALID, "%s must be %s", what, needed);
   }
 };
 

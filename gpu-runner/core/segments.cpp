@@ -13,16 +13,15 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "handles.h"
 #include "parallel.h"
 #include "source.h"
 #include "status.h"
 #include "tensor.h"
+#include "tile_sizes.h"
 
 namespace portllm {
 namespace {
-
-constexpr uint64_t kTileBytes = 1u << 20;
-constexpr uint64_t kCopyBytes = 8u << 20;
 
 struct IoFailure {
   const char *what;
@@ -101,11 +100,12 @@ struct RowBuffer {
     return row * rows_per_tile(tensor);
   }
 
-  void read(const portllm_tensor &tensor, const portllm_operand *sources, uint64_t row, uint64_t row_count, uint8_t *to) {
+  // `places` is where each operand begins, in a source that is open.
+  void read(const portllm_tensor &tensor, const portllm_operand *places, uint64_t row, uint64_t row_count, uint8_t *to) {
     operands.clear();
     for (uint64_t k = 0; k < tensor.operand_dtypes.size(); k++) {
       const uint64_t row_bytes = tensor.operand_row_bytes(k);
-      read_all(static_cast<int>(sources[k].file), to, row_count * row_bytes, sources[k].offset + row * row_bytes);
+      read_all(places[k].source->file, to, row_count * row_bytes, places[k].offset + row * row_bytes);
       operands.push_back(to);
       to += row_count * row_bytes;
     }
@@ -129,14 +129,15 @@ void measure(portllm_tensor &tensor, const Path &path, uint32_t threads, int sou
 
 using namespace portllm;
 
-extern "C" int32_t portllm_write_segments(const portllm_source *source, int32_t destination, const portllm_segment *segments,
+extern "C" int32_t portllm_write_segments(const portllm_source *source_handle, int32_t destination, const portllm_segment *segments,
                                           uint64_t count, const portllm_operand *operands, uint64_t operand_count, int32_t path,
                                           uint32_t threads, portllm_control *control, char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
-    if (!source || !control || (!segments && count) || (!operands && operand_count)) fail(PORTLLM_INVALID, "an argument is null");
+    const auto source = Handles<portllm_source>::get(source_handle, "source");
+    if (!control || (!segments && count) || (!operands && operand_count)) fail(PORTLLM_INVALID, "an argument is null");
     if (threads == 0 || threads > kThreadCap) fail(PORTLLM_INVALID, "%u threads: 1 to %u are possible", threads, kThreadCap);
     const Path &kernels = path_of(path);
-    check_segments(*source, destination, segments, count, operand_count);
+    const CheckedSegments checked = check_segments(*source, destination, segments, count, operands, operand_count);
     std::vector<uint64_t> first_piece(count + 1, 0);
     uint64_t buffer_size = kTileBytes;
     for (uint64_t s = 0; s < count; s++) {
@@ -179,6 +180,7 @@ extern "C" int32_t portllm_write_segments(const portllm_source *source, int32_t 
       for (uint64_t s = 0; s < count; s++) {
         if (segments[s].kind != PORTLLM_MERGE) continue;
         portllm_tensor &tensor = *segments[s].tensor;
+        const std::lock_guard<std::mutex> adding(tensor.adding);
         if (tensor.measures()) measure(tensor, kernels, threads, source->file, segments[s].source_offset, *control);
         tensor.seal();
         tensor.keep_figures();

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "handles.h"
 #include "status.h"
 #include "tensor.h"
 
@@ -64,35 +65,51 @@ const StoredTensor *tensor_with(const Header &header, uint64_t begin, uint64_t e
   return end <= tensor.end ? &tensor : nullptr;
 }
 
-void check_merge(const Header &header, const portllm_segment &segment, Number at, uint64_t operand_count) {
-  if (!segment.tensor) fail(PORTLLM_INVALID, "segment %llu has no tensor", at);
-  const portllm_tensor &tensor = *segment.tensor;
-  if (tensor.steps.empty()) fail(PORTLLM_INVALID, "nothing is added to the tensor of segment %llu", at);
-  const uint64_t operands = tensor.operand_dtypes.size();
-  if (operands > operand_count || segment.first_operand > operand_count - operands) {
-    fail(PORTLLM_INVALID, "segment %llu has %llu operands, but place %llu of %llu is where they begin", at, Number{operands}, Number{segment.first_operand}, Number{operand_count});
+// Rows of `cols` elements of one tensor: the bytes [begin, begin + length) of a source, of which `user` speaks.
+void check_rows(const Header &header, uint64_t begin, uint64_t length, int32_t dtype, uint64_t cols, const std::string &user) {
+  uint64_t end;
+  const StoredTensor *stored = __builtin_add_overflow(begin, length, &end) ? nullptr : tensor_with(header, begin, end);
+  if (!stored) fail(PORTLLM_INVALID, "%s takes %llu bytes from byte %llu of its source, which are not of one tensor", user.c_str(), Number{length}, Number{begin});
+  const std::string name = quoted(stored->name);
+  if (stored->dtype->dtype != dtype) fail(PORTLLM_INVALID, "%s takes the tensor %s with another dtype than its %s", user.c_str(), name.c_str(), stored->dtype->name);
+  if (!is_row_of(cols, stored->shape) || (begin - stored->begin) % (cols * element_bytes(dtype)) != 0) {
+    fail(PORTLLM_INVALID, "%s takes rows of %llu elements from byte %llu of the tensor %s, which does not consist of such rows", user.c_str(), Number{cols},
+         Number{begin - stored->begin}, name.c_str());
   }
+}
+
+void check_merge(const Header &header, const portllm_segment &segment, portllm_tensor &tensor, uint64_t index, const portllm_operand *operands,
+                 const std::vector<std::shared_ptr<portllm_source>> &sources) {
+  const Number at = index;
+  const std::lock_guard<std::mutex> adding(tensor.adding);
+  if (tensor.steps.empty()) fail(PORTLLM_INVALID, "nothing is added to the tensor of segment %llu", at);
   if (tensor.row_bytes * tensor.rows != segment.length) {
     fail(PORTLLM_INVALID, "segment %llu has %llu bytes, its tensor has %llu", at, Number{segment.length}, Number{tensor.row_bytes * tensor.rows});
   }
-  const Number begin = segment.source_offset, end = begin + segment.length;
-  const StoredTensor *stored = tensor_with(header, begin, end);
-  if (!stored) fail(PORTLLM_INVALID, "segment %llu merges bytes %llu to %llu of the source, which are not of one tensor", at, begin, end);
-  const std::string name = quoted(stored->name);
-  if (stored->dtype->dtype != tensor.dtype) fail(PORTLLM_INVALID, "segment %llu merges the tensor %s with another dtype than its %s", at, name.c_str(), stored->dtype->name);
-  if (!is_row_of(tensor.cols, stored->shape) || (begin - stored->begin) % tensor.row_bytes != 0) {
-    fail(PORTLLM_INVALID, "segment %llu merges rows of %llu elements from byte %llu of the tensor %s, which does not consist of such rows", at,
-         Number{tensor.cols}, begin - stored->begin, name.c_str());
+  const std::string user = "segment " + std::to_string(index);
+  check_rows(header, segment.source_offset, segment.length, tensor.dtype, tensor.cols, user);
+  const uint64_t count = tensor.operand_dtypes.size();
+  if (count > sources.size() || segment.first_operand > sources.size() - count) {
+    fail(PORTLLM_INVALID, "segment %llu has %llu operands, but place %llu of %llu is where they begin", at, Number{count}, Number{segment.first_operand}, Number{sources.size()});
   }
+  for (uint64_t k = 0; k < count; k++) {
+    const uint64_t place = segment.first_operand + k;
+    check_rows(sources[place]->header, operands[place].offset, tensor.operand_row_bytes(k) * tensor.rows, tensor.operand_dtypes[k], tensor.cols,
+               "operand " + std::to_string(k) + " of " + user);
+  }
+  tensor.sealed = true;
 }
 
 }  // namespace
 
-void check_segments(const portllm_source &source, int destination, const portllm_segment *segments, uint64_t count, uint64_t operand_count) {
+CheckedSegments check_segments(const portllm_source &source, int destination, const portllm_segment *segments, uint64_t count,
+                               const portllm_operand *operands, uint64_t operand_count) {
   const struct stat from = status_of(source.file, "the source"), to = status_of(destination, "the destination");
   if (from.st_dev == to.st_dev && from.st_ino == to.st_ino) fail(PORTLLM_INVALID, "the source and the destination are the same file");
   const std::vector<StoredTensor> &tensors = source.header.tensors;
   const uint64_t size = tensors.empty() ? source.header.data_offset : tensors.back().end;
+  CheckedSegments checked;
+  for (uint64_t k = 0; k < operand_count; k++) checked.operands.push_back(Handles<portllm_source>::get(operands[k].source, "source of an operand"));
   uint64_t written = 0;
   for (uint64_t index = 0; index < count; index++) {
     const portllm_segment &segment = segments[index];
@@ -108,8 +125,10 @@ void check_segments(const portllm_source &source, int destination, const portllm
     if (__builtin_add_overflow(segment.source_offset, segment.length, &end) || end > size) {
       fail(PORTLLM_INVALID, "segment %llu takes %llu bytes from byte %llu of the source, which has %llu", at, Number{segment.length}, Number{segment.source_offset}, Number{size});
     }
-    if (segment.kind == PORTLLM_MERGE) check_merge(source.header, segment, at, operand_count);
+    checked.tensors.push_back(segment.kind == PORTLLM_MERGE ? Handles<portllm_tensor>::get(segment.tensor, "tensor of a segment") : nullptr);
+    if (segment.kind == PORTLLM_MERGE) check_merge(source.header, segment, *checked.tensors.back(), index, operands, checked.operands);
   }
+  return checked;
 }
 
 }  // namespace portllm
@@ -139,8 +158,8 @@ extern "C" int32_t portllm_source_open(int32_t file, portllm_source **source, ch
   return guarded(message, message_size, [&] {
     if (!source) fail(PORTLLM_INVALID, "the place for the source is null");
     *source = nullptr;
-    *source = new portllm_source(file);
+    *source = Handles<portllm_source>::add(std::make_shared<portllm_source>(file));
   });
 }
 
-extern "C" void portllm_source_free(portllm_source *source) { delete source; }
+extern "C" void portllm_source_free(portllm_source *source) { Handles<portllm_source>::remove(source); }

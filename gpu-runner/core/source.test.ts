@@ -1,10 +1,11 @@
 import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { writeHeader } from '../../patch/safetensors.ts'
 import { openLibrary, type SourceHandle, type TensorHandle } from './library.ts'
-import { packTensor } from './tensor-merge.ts'
+import { packTensor, type Contribution } from './tensor-merge.ts'
 
 const library = await openLibrary()
 const folder = await mkdtemp(join(tmpdir(), 'portllm-source-'))
@@ -37,23 +38,30 @@ afterAll(async () => {
   await rm(folder, { recursive: true })
 })
 
-function tensor(dtype: 'F32' | 'BF16' | 'F16', rows: number, cols: number): TensorHandle {
+function tensor(dtype: 'F32' | 'BF16' | 'F16', rows: number, cols: number, more: readonly Contribution[] = []): TensorHandle {
   const ones = (count: number) => ({ bytes: new Uint8Array(new Float32Array(count).fill(1).buffer), dtype: 'F32' as const, offset: 0, strides: [1, 1] as const })
-  const made = packTensor(library, { dtype, rows, cols, contributions: [{ kind: 'product', left: ones(rows), right: ones(cols), rank: 1, scale: 1 }] })
+  const made = packTensor(library, { dtype, rows, cols, contributions: [{ kind: 'product', left: ones(rows), right: ones(cols), rank: 1, scale: 1 }, ...more] })
   tensors.push(made)
   return made
 }
 
-type Row = readonly [kind: number, offset: number | bigint, at: number | bigint, length: number | bigint, tensor?: TensorHandle]
+function freed(...shape: Parameters<typeof tensor>): TensorHandle {
+  const made = tensor(...shape)
+  library.free(made)
+  return made
+}
+
+type Row = readonly [kind: number, offset: number | bigint, at: number | bigint, length: number | bigint, tensor?: TensorHandle, firstOperand?: number | bigint]
+type Operand = readonly [source: SourceHandle, offset: number | bigint]
 
 /** `written`, or the sentence of the refusal; a refusal must leave the destination as it was. */
-async function write(rows: readonly Row[], { threads = 2, destination = join(folder, 'out') } = {}): Promise<string> {
+async function write(rows: readonly Row[], { threads = 2, destination = join(folder, 'out'), operands = [] as readonly Operand[], from = source } = {}): Promise<string> {
   if (destination !== path) await writeFile(destination, 'untouched')
   const before = await readFile(destination)
   const file = await open(destination, 'r+')
-  const words = BigUint64Array.from(rows.flatMap(([kind, offset, at, length, handle = 0n]) => [BigInt(kind), BigInt(offset), BigInt(at), BigInt(length), handle, 0n]))
+  const words = BigUint64Array.from(rows.flatMap(([kind, offset, at, length, handle = 0n, first = 0n]) => [BigInt(kind), BigInt(offset), BigInt(at), BigInt(length), handle, BigInt(first)]))
   try {
-    await library.writeSegments(source, file.fd, words, new BigUint64Array(0), 'scalar', threads, new BigUint64Array(3))
+    await library.writeSegments(from, file.fd, words, BigUint64Array.from(operands.flatMap(([handle, offset]) => [handle, BigInt(offset)])), 'scalar', threads, new BigUint64Array(3))
     return 'written'
   } catch (error) {
     expect((await readFile(destination)).equals(before)).toBe(true)
@@ -81,17 +89,75 @@ test.each<[string, () => Row[], RegExp]>([
   ['a range beyond any destination', () => [[COPY, 0, 2n ** 63n - 1n, 2]], /segment 0 lies outside any file/],
   ['an overlap in the destination', () => [[COPY, 0, 0, 10], [COPY, 20, 9, 10]], /segment 1 overlaps the one before it/],
   ['another order than the destination', () => [[COPY, 0, 10, 10], [COPY, 20, 0, 10]], /segment 1 overlaps the one before it, or comes before it/],
-  ['no tensor', () => [[MERGE, A, 0, 96]], /segment 0 has no tensor/],
+  ['no tensor', () => [[MERGE, A, 0, 96]], /the tensor of a segment is null/],
   ['a tensor of another size', () => [[MERGE, A, 0, 96, tensor('BF16', 5, 8)]], /segment 0 has 96 bytes, its tensor has 80/],
   ['another dtype', () => [[MERGE, A, 0, 96, tensor('F16', 6, 8)]], /the tensor "a" with another dtype than its BF16/],
   ['a dtype that nothing merges', () => [[MERGE, COUNTS, 0, 192, tensor('F32', 6, 8)]], /the tensor "counts" with another dtype than its I32/],
   ['rows of another length', () => [[MERGE, A, 0, 96, tensor('BF16', 4, 12)]], /rows of 12 elements from byte 0 of the tensor "a", which does not consist of such rows/],
   ['rows that are columns', () => [[MERGE, A, 0, 96, tensor('BF16', 8, 6)]], /does not consist of such rows/],
   ['half a row', () => [[MERGE, A + 8, 0, 32, tensor('BF16', 2, 8)]], /rows of 8 elements from byte 8 of the tensor "a"/],
+  ['a tensor that was freed', () => [[MERGE, A, 0, 96, freed('BF16', 6, 8)]], /the tensor of a segment is none, or has been freed/],
+  ['a tensor that never was one', () => [[MERGE, A, 0, 96, 0x1000n]], /the tensor of a segment is none/],
+  ['a source for a tensor', () => [[MERGE, A, 0, 96, source]], /the tensor of a segment is none/],
   ['the end of one tensor and the start of the next', () => [[MERGE, A + 64, 0, 64, tensor('BF16', 4, 8)]], /not of one tensor/],
   ['the header', () => [[MERGE, A - 16, 0, 96, tensor('BF16', 6, 8)]], /not of one tensor/],
 ])('refuses %s, and writes nothing', async (_name, rows, sentence) => {
   expect(await write([...rows()])).toMatch(sentence)
+})
+
+const difference: Contribution = { kind: 'dense', scale: 1, value: 'F32', base: 'BF16' }
+
+test('operands are rows of one tensor too', async () => {
+  const row = [MERGE, CONVOLUTION, 0, 288, tensor('F32', 4, 18, [{ ...difference, base: null }]), 1] as const
+  expect(await write([row], { operands: [[source, A], [source, CONVOLUTION]] })).toBe('written')
+  const half = [MERGE, A, 0, 48, tensor('BF16', 3, 8, [difference]), 0] as const
+  expect(await write([half], { operands: [[source, COUNTS], [source, A + 48]] })).toMatch(/operand 0 of segment 0 takes the tensor "counts" with another dtype than its I32/)
+  expect(await write([half], { operands: [[source, BIAS], [source, A + 48]] })).toMatch(/operand 0 of segment 0 takes 96 bytes from byte \d+ of its source, which are not of one tensor/)
+  expect(await write([half], { operands: [[source, CONVOLUTION], [source, A + 48]] })).toMatch(/operand 0 of segment 0 takes rows of 8 elements from byte 0 of the tensor "convolution"/)
+  const twice = [MERGE, A, 0, 96, tensor('BF16', 6, 8, [{ ...difference, value: 'BF16' }]), 0] as const
+  expect(await write([twice], { operands: [[source, A], [source, A + 8]] })).toMatch(/operand 1 of segment 0 takes 96 bytes from byte \d+ of its source, which are not of one tensor/)
+  expect(await write([twice], { operands: [[source, MAX], [source, A]] })).toMatch(/operand 0 of segment 0 takes 96 bytes from byte 18446744073709551615/)
+  expect(await write([twice], { operands: [[source, A]] })).toMatch(/segment 0 has 2 operands, but place 0 of 1 is where they begin/)
+  expect(await write([twice.with(5, MAX) as unknown as Row], { operands: [[source, A], [source, A]] })).toMatch(/place 18446744073709551615 of 2/)
+  expect(await write([twice], { operands: [[0n, A], [source, A]] })).toMatch(/the source of an operand is null/)
+  expect(await write([twice], { operands: [[source + 8n, A], [source, A]] })).toMatch(/the source of an operand is none, or has been freed/)
+  expect(await write([twice], { operands: [[source, A], [source, A]] })).toBe('written')
+})
+
+test('handles that are none are refused everywhere, and freed twice without harm', async () => {
+  const gone = freed('BF16', 6, 8)
+  library.free(gone)
+  library.free(0x1000n)
+  for (const handle of [gone, 0x1000n, source]) {
+    const bytes = new Uint8Array(96)
+    const matrix = { bytes, dtype: 0, offset: 0, strides: [1, 1] as const }
+    expect(() => library.figures(handle)).toThrow(/the tensor is none, or has been freed/)
+    expect(() => library.addReplace(handle, 0)).toThrow(/the tensor is none, or has been freed/)
+    expect(() => library.addDense(handle, 0, -1, 1)).toThrow(/the tensor is none, or has been freed/)
+    expect(() => library.addProduct(handle, { left: matrix, right: matrix, rank: 1, scale: 1 })).toThrow(/the tensor is none, or has been freed/)
+    expect(() => library.addDora(handle, { left: matrix, right: matrix, rank: 1, scale: 1 }, { bytes, dtype: 0 }, 0, 1)).toThrow(/the tensor is none, or has been freed/)
+    expect(library.measures(handle)).toBe(false)
+    await expect(library.measure(handle, 'scalar', 1, 0, 6, bytes)).rejects.toThrow(/the tensor is none, or has been freed/)
+    await expect(library.merge(handle, 'scalar', 1, false, 0, 6, bytes, bytes)).rejects.toThrow(/the tensor is none, or has been freed/)
+  }
+  expect(await write([], { from: 0n })).toMatch(/the source is null/)
+  expect(await write([], { from: gone })).toMatch(/the source is none, or has been freed/)
+})
+
+test('a tensor that is freed while it is merged is merged to the end, or not at all', async () => {
+  const rows = 4000
+  for (let delay = 0; delay < 10; delay++) {
+    const w = new Uint8Array(rows * 512 * 4)
+    const handle = tensor('F32', rows, 512)
+    const merging = library.merge(handle, 'scalar', 2, true, 0, rows, w, w).then(() => 1, (error: Error) => {
+      expect(error.message).toMatch(/the tensor is none, or has been freed/)
+      return 0
+    })
+    if (delay > 0) await sleep(delay)
+    library.free(handle)
+    const expected = await merging
+    expect(new Float32Array(w.buffer).every((value) => value === expected)).toBe(true)
+  }
 })
 
 test('refuses the source as destination, no threads and too many', async () => {

@@ -7,20 +7,23 @@
 #include <algorithm>
 #include <cmath>
 
+#include "handles.h"
 #include "parallel.h"
 #include "status.h"
+#include "tile_sizes.h"
 
 namespace portllm {
 namespace {
-
-// Where a merge's output is larger than this it will leave the caches anyway: store around them.
-constexpr uint64_t kStreamBytes = 16u << 20;
 
 void check_rows(const portllm_tensor &tensor, uint64_t first_row, uint64_t row_count) {
   if (row_count == 0 || first_row > tensor.rows || row_count > tensor.rows - first_row) {
     fail(PORTLLM_INVALID, "rows %llu..+%llu are outside the tensor's %llu rows", static_cast<unsigned long long>(first_row),
          static_cast<unsigned long long>(row_count), static_cast<unsigned long long>(tensor.rows));
   }
+}
+
+void check_threads(uint32_t threads) {
+  if (threads == 0 || threads > kThreadCap) fail(PORTLLM_INVALID, "%u threads: 1 to %u are possible", threads, kThreadCap);
 }
 
 bool overlap(const uint8_t *a, uint64_t a_size, const uint8_t *b, uint64_t b_size) { return a < b + b_size && b < a + a_size; }
@@ -97,22 +100,27 @@ int32_t portllm_tensor_create(int32_t dtype, uint64_t rows, uint64_t cols, portl
     }
     if (rows == 0 || cols == 0) fail(PORTLLM_INVALID, "the tensor has no elements");
     checked_product(checked_product(rows, cols, "the tensor"), sizeof(double), "the tensor");
-    auto made = std::make_unique<portllm_tensor>();
+    if (cols > kRowCap / element_bytes(dtype)) {
+      fail(PORTLLM_INVALID, "a row of %llu elements is longer than the %llu bytes that are worked on at once", static_cast<unsigned long long>(cols),
+           static_cast<unsigned long long>(kRowCap));
+    }
+    auto made = std::make_shared<portllm_tensor>();
     made->dtype = dtype;
     made->rows = rows;
     made->cols = cols;
     made->row_bytes = cols * element_bytes(dtype);
-    *tensor = made.release();
+    *tensor = Handles<portllm_tensor>::add(std::move(made));
   });
 }
 
-int32_t portllm_tensor_merge(portllm_tensor *tensor, int32_t path, uint32_t threads, int32_t figures, uint64_t first_row,
+int32_t portllm_tensor_merge(portllm_tensor *handle, int32_t path, uint32_t threads, int32_t figures, uint64_t first_row,
                              uint64_t row_count, const void *w, uint64_t w_bytes, void *out, uint64_t out_bytes,
                              const portllm_bytes *operands, uint64_t operand_count, char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
-    if (!tensor) fail(PORTLLM_INVALID, "the tensor is null");
+    const auto tensor = Handles<portllm_tensor>::get(handle, "tensor");
     if (!w || !out) fail(PORTLLM_INVALID, "the rows' memory is null");
-    if (threads == 0) fail(PORTLLM_INVALID, "at least one thread is needed");
+    check_threads(threads);
+    std::unique_lock<std::mutex> adding(tensor->adding);
     if (tensor->steps.empty()) fail(PORTLLM_INVALID, "nothing is added to the tensor");
     check_rows(*tensor, first_row, row_count);
     const uint64_t expected = row_count * tensor->row_bytes;
@@ -139,6 +147,7 @@ int32_t portllm_tensor_merge(portllm_tensor *tensor, int32_t path, uint32_t thre
     }
     const Path &kernels = path_of(path);
     tensor->seal();
+    adding.unlock();
     if (figures) tensor->keep_figures();
 
     // Whole tiles per thread; a boundary inside a group of four rows would compute that group twice.
@@ -163,27 +172,41 @@ int32_t portllm_tensor_merge(portllm_tensor *tensor, int32_t path, uint32_t thre
   });
 }
 
-int32_t portllm_tensor_measures(const portllm_tensor *tensor) { return tensor && tensor->measures() ? 1 : 0; }
+int32_t portllm_tensor_measures(const portllm_tensor *handle) {
+  bool measures = false;
+  guarded(nullptr, 0, [&] {
+    const auto tensor = Handles<portllm_tensor>::get(handle, "tensor");
+    const std::lock_guard<std::mutex> adding(tensor->adding);
+    measures = tensor->measures();
+  });
+  return measures ? 1 : 0;
+}
 
-int32_t portllm_tensor_measure(portllm_tensor *tensor, int32_t path, uint32_t threads, uint64_t first_row, uint64_t row_count, const void *w,
+int32_t portllm_tensor_measure(portllm_tensor *handle, int32_t path, uint32_t threads, uint64_t first_row, uint64_t row_count, const void *w,
                                uint64_t w_bytes, char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
-    if (!tensor) fail(PORTLLM_INVALID, "the tensor is null");
+    const auto tensor = Handles<portllm_tensor>::get(handle, "tensor");
     if (!w) fail(PORTLLM_INVALID, "the rows' memory is null");
-    if (threads == 0) fail(PORTLLM_INVALID, "at least one thread is needed");
+    check_threads(threads);
+    std::unique_lock<std::mutex> adding(tensor->adding);
     if (!tensor->measures()) fail(PORTLLM_INVALID, "no contribution to this tensor measures its rows");
     check_rows(*tensor, first_row, row_count);
     if (w_bytes != row_count * tensor->row_bytes) {
       fail(PORTLLM_INVALID, "%llu rows take %llu bytes, but W has %llu", static_cast<unsigned long long>(row_count),
            static_cast<unsigned long long>(row_count * tensor->row_bytes), static_cast<unsigned long long>(w_bytes));
     }
-    tensor->measure(path_of(path), threads, first_row, row_count, static_cast<const uint8_t *>(w));
+    const Path &kernels = path_of(path);
+    tensor->sealed = true;
+    adding.unlock();
+    tensor->measure(kernels, threads, first_row, row_count, static_cast<const uint8_t *>(w));
   });
 }
 
-int32_t portllm_tensor_figures(const portllm_tensor *tensor, portllm_figures *figures, char *message, size_t message_size) {
+int32_t portllm_tensor_figures(const portllm_tensor *handle, portllm_figures *figures, char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
-    if (!tensor || !figures) fail(PORTLLM_INVALID, "an argument is null");
+    const auto tensor = Handles<portllm_tensor>::get(handle, "tensor");
+    if (!figures) fail(PORTLLM_INVALID, "the place for the figures is null");
+    const std::lock_guard<std::mutex> lock(tensor->figures_mutex);
     double patch = 0, realised = 0, residual = 0;
     uint64_t count = 0;
     if (tensor->figures) {
@@ -198,6 +221,6 @@ int32_t portllm_tensor_figures(const portllm_tensor *tensor, portllm_figures *fi
   });
 }
 
-void portllm_tensor_free(portllm_tensor *tensor) { delete tensor; }
+void portllm_tensor_free(portllm_tensor *handle) { Handles<portllm_tensor>::remove(handle); }
 
 }  // extern "C"

@@ -56,9 +56,6 @@ struct Rows {
   const uint8_t *const *operands;
 };
 
-// Below this much work per thread, starting it costs more than it saves.
-constexpr uint64_t kThreadMultiplyAdds = 2u << 20;
-
 // a * b; fails where that, or four times that, does not fit 64 bits.
 uint64_t checked_product(uint64_t a, uint64_t b, const char *what);
 
@@ -97,6 +94,7 @@ struct portllm_tensor {
   std::vector<int32_t> operand_dtypes;
   std::vector<portllm::AlignedFloats> memory;
   std::unique_ptr<portllm::RowFigures[]> figures;  // one per row, from the first merge with figures on
+  std::mutex adding;  // held while contributions are added, and until it is known that no more will be
   std::mutex figures_mutex;
   std::mutex measure_mutex;
   uint64_t measured_rows = 0;
@@ -109,7 +107,7 @@ struct portllm_tensor {
   uint64_t operand_row_bytes(uint64_t operand) const;
   // Allocates the row figures once; safe to call from several threads.
   void keep_figures();
-  // Begins merging: no more contributions; fails where there is none, or rows are left to measure.
+  // Begins merging: no more contributions; fails where there is none, or rows are left to measure. `adding` is held.
   void seal();
   // The next rows of the first pass, with as many threads as are worth it.
   void measure(const portllm::Path &path, uint32_t threads, uint64_t first_row, uint64_t row_count, const uint8_t *w);
