@@ -1,0 +1,157 @@
+import { spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { availableParallelism, tmpdir } from 'node:os'
+import { basename, dirname, join } from 'node:path'
+import pLimit from 'p-limit'
+import { lock } from 'proper-lockfile'
+import { clangWithFuzzer } from '../setup/clang.ts'
+
+const CORE = join(import.meta.dirname, '../../gpu-runner/core')
+const SOURCES = join(CORE, 'fuzz')
+const OUTPUT = join(import.meta.dirname, '../../build/fuzz')
+
+/** Floating point as in build.ts. Tiles are small, so that small inputs have many; what the sanitizers find ends the process. */
+const FLAGS = ['-std=c++17', '-O1', '-g1', '-ffp-contract=off', '-fno-math-errno', '-pthread', '-w', '-DPORTLLM_SMALL_TILES', '-D_GLIBCXX_ASSERTIONS',
+  '-fsanitize=fuzzer-no-link,address,undefined', '-fno-sanitize-recover=all']
+
+export const TARGETS = ['header', 'adapter', 'planner'] as const
+export type FuzzTarget = (typeof TARGETS)[number]
+
+/** Longest input that is tried, in bytes. */
+const MAX_LENGTH: Readonly<Record<FuzzTarget, number>> = { header: 1000, adapter: 2000, planner: 2000 }
+
+/** Compiles what has changed, for all targets together; gives the path of a target's program. */
+export async function buildFuzzTarget(target: FuzzTarget | 'broken'): Promise<string> {
+  const folder = join(OUTPUT, await fingerprint())
+  const program = join(folder, target)
+  if (existsSync(program)) return program
+  await mkdir(OUTPUT, { recursive: true })
+  const release = await lock(OUTPUT, { stale: 60_000, retries: { retries: 3000, minTimeout: 200, maxTimeout: 200 } })
+  try {
+    await mkdir(folder, { recursive: true })
+    if (!existsSync(program)) await compile(folder, target)
+    await removeOthers(folder)
+    return program
+  } finally {
+    await release()
+  }
+}
+
+async function sourceFiles(): Promise<string[]> {
+  const lists = await Promise.all([CORE, SOURCES].map(async (folder) => (await readdir(folder)).map((name) => join(folder, name))))
+  return lists.flat().filter((path) => /\.(cpp|h)$/.test(path)).sort()
+}
+
+async function fingerprint(): Promise<string> {
+  const hash = createHash('sha256').update(FLAGS.join(' '))
+  for (const path of await sourceFiles()) hash.update(`${basename(path)}\0`).update(await readFile(path)).update('\0')
+  return hash.digest('hex').slice(0, 12)
+}
+
+async function compile(folder: string, target: string): Promise<void> {
+  const clang = clangWithFuzzer()
+  const sources = [...(await sourceFiles()).filter((path) => dirname(path) === CORE && path.endsWith('.cpp')), join(SOURCES, `${target}.cpp`)]
+  const limit = pLimit(availableParallelism())
+  const objects = await Promise.all(sources.map((source) => limit(async () => {
+    const object = join(folder, `${basename(source)}.o`)
+    if (!existsSync(object)) {
+      await run(clang, [...FLAGS, '-c', source, '-o', `${object}.tmp`])
+      await rename(`${object}.tmp`, object)
+    }
+    return object
+  })))
+  const program = join(folder, target)
+  await run(clang, ['-pthread', '-fsanitize=fuzzer,address,undefined', ...objects, '-o', `${program}.tmp`])
+  await rename(`${program}.tmp`, program)
+}
+
+async function removeOthers(folder: string): Promise<void> {
+  for (const name of await readdir(OUTPUT)) {
+    const path = join(OUTPUT, name)
+    const age = Date.now() - (await stat(path)).mtimeMs
+    if (path !== folder && age > 3_600_000) await rm(path, { recursive: true, force: true })
+  }
+}
+
+function run(command: string, args: readonly string[]): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    let output = ''
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += chunk))
+    child.on('error', reject)
+    child.on('close', (code) => (code === 0 ? resolve() : reject(new Error(`${command} ${args.at(-1)} ended with ${code}:\n${output.slice(-4000)}`))))
+  })
+}
+
+/** The committed inputs of a target: one in each line of its file, in base64. */
+export async function readCorpus(target: FuzzTarget): Promise<Buffer[]> {
+  const text = await readFile(join(SOURCES, 'corpus', `${target}.txt`), 'utf8')
+  return text.split('\n').filter((line) => line !== '').map((line) => Buffer.from(line, 'base64'))
+}
+
+export async function writeCorpus(target: FuzzTarget, inputs: readonly Buffer[]): Promise<void> {
+  const lines = inputs.map((input) => input.toString('base64')).sort((a, b) => a.length - b.length || (a < b ? -1 : 1))
+  await writeFile(join(SOURCES, 'corpus', `${target}.txt`), lines.map((line) => `${line}\n`).join(''))
+}
+
+export interface FuzzRun {
+  readonly executions: number
+  /** Edges of the program that were reached. */
+  readonly coverage: number
+  readonly seconds: number
+  /** How the run ended: `ok`, or what libFuzzer and the sanitizers said. */
+  readonly finding: string
+  /** The input that failed. */
+  readonly input: Buffer | null
+}
+
+export interface FuzzOptions {
+  readonly seed: number
+  /** How long: a number of executions, or of seconds. */
+  readonly runs?: number
+  readonly seconds?: number
+  /** Run at low priority. */
+  readonly nice?: boolean
+}
+
+/** Runs a program on inputs and on what libFuzzer makes of them; `folder` receives the inputs that reach something new. */
+export async function fuzz(program: string, folder: string, options: FuzzOptions): Promise<FuzzRun> {
+  const target = basename(program)
+  const scratch = await mkdtemp(join(tmpdir(), `portllm-fuzz-${target}-`))
+  const dictionary = join(SOURCES, `${target}.dict`)
+  const args = [
+    folder, `-seed=${options.seed}`, `-runs=${options.runs ?? -1}`, `-max_total_time=${options.seconds ?? 0}`, `-max_len=${MAX_LENGTH[target as FuzzTarget] ?? 100}`,
+    '-timeout=20', '-rss_limit_mb=1024', '-malloc_limit_mb=128', '-print_final_stats=1', `-artifact_prefix=${scratch}/`,
+    ...(existsSync(dictionary) ? [`-dict=${dictionary}`] : []),
+  ]
+  const started = performance.now()
+  const { code, output } = await new Promise<{ code: number | null; output: string }>((resolve, reject) => {
+    const command = options.nice ? ['nice', '-n', '19', program, ...args] : [program, ...args]
+    const child = spawn(command[0]!, command.slice(1), { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ASAN_OPTIONS: 'detect_leaks=1', UBSAN_OPTIONS: 'print_stacktrace=1' } })
+    let output = ''
+    child.stderr.on('data', (chunk) => (output = (output + chunk).slice(-200_000)))
+    child.on('error', reject)
+    child.on('close', (code) => resolve({ code, output }))
+  })
+  const failed = (await readdir(scratch)).map((name) => join(scratch, name))
+  const input = failed[0] === undefined ? null : await readFile(failed[0])
+  await rm(scratch, { recursive: true })
+  return {
+    executions: Number(/stat::number_of_executed_units:\s+(\d+)/.exec(output)?.[1] ?? 0),
+    coverage: Number([...output.matchAll(/ cov: (\d+)/g)].at(-1)?.[1] ?? 0),
+    seconds: (performance.now() - started) / 1000,
+    finding: code === 0 ? 'ok' : output.slice(-6000),
+    input,
+  }
+}
+
+/** Keeps of the inputs in `from` only as many as reach what all of them reach. */
+export async function minimized(program: string, from: string): Promise<Buffer[]> {
+  const folder = await mkdtemp(join(tmpdir(), 'portllm-fuzz-minimized-'))
+  await run(program, ['-merge=1', folder, from])
+  const inputs = await Promise.all((await readdir(folder)).map((name) => readFile(join(folder, name))))
+  await rm(folder, { recursive: true })
+  return inputs
+}
