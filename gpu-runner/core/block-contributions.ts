@@ -1,4 +1,4 @@
-import { DTYPE_BITS, type MergeableDtype } from '../../patch/dtype.ts'
+import { DTYPE_BITS, type MergeableDtype, type TargetDtype } from '../../patch/dtype.ts'
 import type { Block, FactorView } from '../../patch/merge-plan.ts'
 import type { Contribution, FactorBytes } from './tensor-merge.ts'
 
@@ -9,7 +9,7 @@ export interface LoadedFactor {
 }
 
 /** A block's contributions as the core takes them. Throws for a kind that it does not know. */
-export function blockContributions({ count, contributions }: Block<{ readonly dtype: MergeableDtype }>, cols: number, factors: readonly LoadedFactor[]): Contribution[] {
+export function blockContributions({ count, contributions }: Block<{ readonly dtype: TargetDtype }>, cols: number, factors: readonly LoadedFactor[]): Contribution[] {
   return contributions.map((one): Contribution => {
     switch (one.kind) {
       case 'product':
@@ -28,6 +28,15 @@ export function blockContributions({ count, contributions }: Block<{ readonly dt
       case 'initial':
         throw new Error(`the core cannot merge a contribution of the kind ${one.kind}`)
     }
+  })
+}
+
+/** What a block streams with its rows, in the order of mergeRows (tensor-merge.ts). */
+export function operandsOf<Bytes>({ contributions }: Block<Bytes>): Bytes[] {
+  return contributions.flatMap((one) => {
+    if (one.kind === 'replace') return [one.value]
+    if (one.kind === 'dense') return one.base === null ? [one.value] : [one.value, one.base]
+    return []
   })
 }
 
