@@ -189,12 +189,12 @@ function callPlain(native: NativeFunction, args: readonly unknown[]): Promise<un
   })
 }
 
-async function call(native: NativeFunction, args: readonly unknown[]): Promise<void> {
+export async function call(native: NativeFunction, args: readonly unknown[]): Promise<void> {
   const message = Buffer.alloc(MESSAGE_SIZE)
   check((await callPlain(native, [...args, message, MESSAGE_SIZE])) as number, message)
 }
 
-function callNow(native: NativeFunction, args: readonly unknown[]): void {
+export function callNow(native: NativeFunction, args: readonly unknown[]): void {
   const message = Buffer.alloc(MESSAGE_SIZE)
   check(native(...args, message, MESSAGE_SIZE), message)
 }
