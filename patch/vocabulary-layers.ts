@@ -1,7 +1,7 @@
 import type { AdapterModule } from './adapter.ts'
 
 /** Last segment of the modules that hold one row for each token, in the model families of transformers. */
-const VOCABULARY_LAYERS: ReadonlySet<string> = new Set([
+export const VOCABULARY_LAYERS: ReadonlySet<string> = new Set([
   'embed_tokens', 'wte', 'word_embeddings', 'embed_in', 'tok_embeddings', 'shared', 'tokens_embed', 'lm_head', 'embed_out', 'output_projection',
 ])
 

@@ -71,7 +71,6 @@ std::vector<double> orthonormalise(const AnalysisKernels &kernels, Columns &m) {
     if (kept == 0) {
       noise = best_norm * std::numeric_limits<double>::epsilon() * static_cast<double>(std::max(m.length, count));
     }
-    if (!(best_norm > noise)) break;
     const auto swap = [&](uint64_t a, uint64_t b) {
       if (a == b) return;
       std::swap_ranges(m.at(a), m.at(a) + n, m.at(b));

@@ -1,12 +1,15 @@
 import { availableParallelism } from 'node:os'
 import type { Dtype } from '../../patch/dtype.ts'
 import type { TensorInfo } from '../../patch/safetensors.ts'
+import { openAnalysisLibrary } from './analysis-library.ts'
 import { CORE_DTYPES, CoreError, openLibrary, PATHS, type CorePath, type Library } from './library.ts'
 import { writeMergedFile, type MergedFile, type MergedFileJob } from './merged-file.ts'
+import { openAnalysis, type AnalysisSpec, type TensorAnalysis } from './tensor-analysis.ts'
 import { openTensor, type TensorMerge, type TensorOptions, type TensorSpec } from './tensor-merge.ts'
 
 export { CoreError, type CorePath } from './library.ts'
 export type { MergedFile, MergedFileJob, Segment } from './merged-file.ts'
+export type { AnalysisSpec, TensorAnalysis } from './tensor-analysis.ts'
 export type { Contribution, FactorBytes, MergeFigures, StoredNumbers, TensorMerge, TensorOptions, TensorSpec } from './tensor-merge.ts'
 
 export interface Core {
@@ -17,6 +20,8 @@ export interface Core {
   readonly threads: number
   /** @throws CoreError where sizes disagree, a factor is F64 or holds a NaN or an infinity, or contributions exclude each other. */
   tensor(spec: TensorSpec, options?: TensorOptions): TensorMerge
+  /** Figures of a patch on a tensor that has evolved (docs/analysis.md). @throws CoreError, likewise. */
+  analysis(spec: AnalysisSpec): TensorAnalysis
   /** NaNs and infinities among `bytes`; 0 for dtypes that have none. */
   countNonFinite(bytes: Uint8Array, dtype: Dtype): Promise<number>
   /**
@@ -42,6 +47,7 @@ export interface CoreOptions {
  */
 export async function loadCore(options: CoreOptions = {}): Promise<Core> {
   const library = await openLibrary()
+  const analysisLibrary = await openAnalysisLibrary()
   const path = choosePath(library, options.path)
   const threads = options.threads ?? availableParallelism()
   if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
@@ -52,6 +58,7 @@ export async function loadCore(options: CoreOptions = {}): Promise<Core> {
     version: library.version(),
     threads,
     tensor: (spec, tensorOptions) => openTensor({ library, path, threads }, spec, tensorOptions),
+    analysis: (spec) => openAnalysis({ library, path, threads }, analysisLibrary, spec),
     countNonFinite: async (bytes, dtype) => countNonFinite(library, bytes, dtype),
     readHeader: (bytes, fileSize) => library.readHeader(bytes, fileSize),
     writeMergedFile: (job) => writeMergedFile({ library, path, threads }, job),

@@ -1,0 +1,193 @@
+import { expect, test } from 'vitest'
+import type { AnalysisSums } from '../../patch/analysis.ts'
+import type { MergeableDtype } from '../../patch/dtype.ts'
+import { openAnalysisLibrary } from './analysis-library.ts'
+import { loadCore, type Core } from './core.ts'
+import { openLibrary, PATHS, type CorePath } from './library.ts'
+import { decode, encode, toBytes } from './reference.ts'
+import { sampledRows, type AnalysisSpec } from './tensor-analysis.ts'
+
+const library = await openLibrary()
+const paths = (Object.keys(PATHS) as CorePath[]).filter((path) => library.supports(path))
+
+function random(seed: number): () => number {
+  let state = seed >>> 0 || 1
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+    return state / 2 ** 32 - 0.5
+  }
+}
+
+interface Case { rows: number; cols: number; ranks: number[]; base: MergeableDtype; target: MergeableDtype; factors: MergeableDtype; seed: number; transpose?: boolean }
+
+/** Values as stored in the dtype, and their bytes. */
+function stored(dtype: MergeableDtype, values: number[]) {
+  const bits = values.map((value) => encode(dtype, Math.fround(value)))
+  return { values: bits.map((one) => decode(dtype, one)), bytes: toBytes(dtype, bits) }
+}
+
+function build({ rows, cols, ranks, base, target, factors, seed, transpose = false }: Case) {
+  const next = random(seed)
+  const many = (count: number, scale: number) => Array.from({ length: count }, () => next() * scale)
+  const w = stored(base, many(rows * cols, 0.1))
+  const evolved = stored(target, w.values.map((value) => value + next() * 0.01))
+  const products = ranks.map((rank, index) => {
+    const left = stored(factors, many(rows * rank, 1)), right = stored(factors, many(rank * cols, 1))
+    const factor = ({ bytes }: { bytes: Uint8Array }) => ({ bytes, dtype: factors, transpose })
+    return { left: left.values, right: right.values, rank, addend: { left: factor(left), right: factor(right), rank, scale: Math.fround(0.01 * (index + 1) / 3) } }
+  })
+  const numbers = sampledRows(rows, 5)
+  const width = w.bytes.length / rows
+  const sample = Buffer.concat(numbers.map((row) => w.bytes.subarray(row * width, (row + 1) * width)))
+  const spec: AnalysisSpec = { baseDtype: base, dtype: target, rows, cols, addends: products.map(({ addend }) => addend), sample: numbers.length === 0 ? null : { rows: numbers, bytes: sample } }
+  return { spec, w, evolved, products, transpose }
+}
+
+async function measure(core: Core, { spec, w, evolved }: ReturnType<typeof build>, tile = spec.rows): Promise<AnalysisSums> {
+  const analysis = core.analysis(spec)
+  try {
+    for (let first = 0; first < spec.rows; first += tile) {
+      const count = Math.min(tile, spec.rows - first)
+      const part = ({ bytes }: { bytes: Uint8Array }) => bytes.slice((first * bytes.length) / spec.rows, ((first + count) * bytes.length) / spec.rows)
+      await analysis.addRows(first, count, part(w), part(evolved))
+    }
+    return await analysis.finish()
+  } finally {
+    analysis.close()
+  }
+}
+
+/** The definitions, with P written out. */
+function naive({ spec: { rows, cols, sample }, w, evolved, products, transpose }: ReturnType<typeof build>) {
+  const p = new Float64Array(rows * cols)
+  for (const { left, right, rank, addend } of products) {
+    for (let i = 0; i < rows; i++) for (let j = 0; j < cols; j++) for (let k = 0; k < rank; k++) {
+      p[i * cols + j]! += addend.scale * (transpose ? left[k * rows + i]! * right[j * rank + k]! : left[i * rank + k]! * right[k * cols + j]!)
+    }
+  }
+  const d = evolved.values.map((value, index) => value - w.values[index]!)
+  const dot = (a: ArrayLike<number>, b: ArrayLike<number>) => Array.from(a).reduce((sum, value, index) => sum + value * b[index]!, 0)
+  const row = (values: ArrayLike<number>, i: number) => Array.from(values).slice(i * cols, (i + 1) * cols)
+  const cosine = (a: number[], b: number[]) => dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b))
+  const matches = (sample?.rows ?? []).map((i) => {
+    const others = Array.from({ length: rows }, (_, j) => j).filter((j) => j !== i)
+    return { same: cosine(row(w.values, i), row(evolved.values, i)), best: Math.max(...others.map((j) => cosine(row(w.values, i), row(evolved.values, j)))) }
+  })
+  return { baseSquared: dot(w.values, w.values), driftSquared: dot(d, d), patchSquared: dot(p, p), inner: dot(d, p), matches }
+}
+
+const CASES: Case[] = [
+  { rows: 7, cols: 5, ranks: [2], base: 'F32', target: 'F32', factors: 'F32', seed: 1 },
+  { rows: 37, cols: 301, ranks: [3, 5], base: 'BF16', target: 'BF16', factors: 'BF16', seed: 2 },
+  { rows: 70, cols: 33, ranks: [4], base: 'F16', target: 'BF16', factors: 'F16', seed: 3, transpose: true },
+  { rows: 1, cols: 40, ranks: [1], base: 'BF16', target: 'F16', factors: 'F32', seed: 4 },
+]
+
+test.each(CASES)('the sums are those of the definitions, with P written out: %o', async (one) => {
+  const built = build(one)
+  const sums = await measure(await loadCore(), built, 11)
+  const { matches, ...expected } = naive(built)
+  for (const [name, value] of Object.entries(expected)) {
+    expect(Math.abs(sums[name as keyof AnalysisSums] - value) / Math.abs(value), name).toBeLessThan(1e-12)
+  }
+  expect(sums.rowsSampled).toBe(matches.length)
+  expect(sums.sameRowCosine).toBeCloseTo(matches.reduce((sum, { same }) => sum + same, 0), 12)
+  expect(sums.bestOtherCosine).toBeCloseTo(matches.reduce((sum, { best }) => sum + best, 0), 12)
+})
+
+test('paths, threads and the cut of the rows do not show', async () => {
+  const built = build({ rows: 203, cols: 777, ranks: [9, 6], base: 'BF16', target: 'F16', factors: 'F32', seed: 5 })
+  const expected = await measure(await loadCore({ path: 'scalar', threads: 1 }), built)
+  for (const path of paths) {
+    for (const [threads, tile] of [[1, 203], [2, 203], [3, 50], [8, 1]] as const) {
+      expect(await measure(await loadCore({ path, threads }), built, tile), `${path}, ${threads} threads, tiles of ${tile}`).toEqual(expected)
+    }
+  }
+})
+
+test('every 16-bit and 8-bit value is widened exactly', async () => {
+  const native = await openAnalysisLibrary()
+  const one = new Uint8Array(Float32Array.of(1).buffer)
+  const unit = { bytes: one, dtype: 0, offset: 0, strides: [1, 1] as const }
+  const squared = async (dtype: number, bytes: Uint8Array, path: CorePath) => {
+    const handle = native.create(dtype, dtype, 1, 1)
+    try {
+      native.add(handle, unit, unit, 1, 1)
+      await native.rows(handle, path, 1, 0, 1, bytes, bytes)
+      return (await native.finish(handle, path)).baseSquared
+    } finally {
+      native.free(handle)
+    }
+  }
+  const e4m3 = (byte: number) => (byte >> 3 & 15 ? 2 ** ((byte >> 3 & 15) - 7) * (1 + (byte & 7) / 8) : (byte & 7) * 2 ** -9)
+  for (const path of paths) {
+    for (const bits of [0, 1, 0x3ff, 0x400, 0x7bff, 0x8001, 0xfbff, 0x3c00]) {
+      expect(await squared(1, toBytes('F16', [bits]), path)).toBe(decode('F16', bits) ** 2)
+      expect(await squared(2, toBytes('BF16', [bits]), path)).toBe(decode('BF16', bits) ** 2)
+    }
+    for (let byte = 0; byte < 256; byte += 5) {
+      if ((byte & 127) !== 127) expect(await squared(4, Uint8Array.of(byte), path)).toBe(e4m3(byte & 127) ** 2)
+      if ((byte & 0x7c) !== 0x7c) expect(await squared(5, Uint8Array.of(byte), path)).toBe(decode('F16', byte << 8) ** 2)
+    }
+    expect(await squared(3, new Uint8Array(Float64Array.of(-1.5e-200).buffer), path)).toBe(0)
+    expect(await squared(3, new Uint8Array(Float64Array.of(Math.PI).buffer), path)).toBe(Math.PI ** 2)
+  }
+})
+
+test('dependent and empty factors give as many directions as they have', async () => {
+  const native = await openAnalysisLibrary()
+  const rows = 6, cols = 9
+  const matrix = (values: number[], width: number) => ({ bytes: new Uint8Array(Float64Array.from(values).buffer), dtype: 3, offset: 0, strides: [width, 1] as const })
+  const rest = new Uint8Array(rows * cols * 4)
+  const ranks = async (left: number[], right: number[], rank: number) => {
+    const handle = native.create(0, 0, rows, cols)
+    try {
+      native.add(handle, matrix(left, rank), matrix(right, cols), rank, 1)
+      await native.rows(handle, 'scalar', 1, 0, rows, rest, rest)
+      const { writeRank, readRank, patchSquared, patchSpectral } = await native.finish(handle, 'scalar')
+      return { writeRank, readRank, patchSquared, patchSpectral }
+    } finally {
+      native.free(handle)
+    }
+  }
+  const next = random(6)
+  const column = Array.from({ length: rows }, next), right = Array.from({ length: 3 * cols }, next)
+  // The second column is the first, the third a multiple of it.
+  const dependent = column.flatMap((value) => [value, value, -3 * value])
+  const sum = Array.from({ length: cols }, (_, j) => right[j]! + right[cols + j]! - 3 * right[2 * cols + j]!)
+  const norm = column.reduce((total, value) => total + value ** 2, 0) * sum.reduce((total, value) => total + value ** 2, 0)
+  const found = await ranks(dependent, right, 3)
+  expect(found).toMatchObject({ writeRank: 1, readRank: 3 })
+  expect(found.patchSquared / norm).toBeCloseTo(1, 12)
+  expect(found.patchSpectral ** 2 / norm).toBeCloseTo(1, 12)
+  expect(await ranks(new Array(3 * rows).fill(0), right, 3)).toEqual({ writeRank: 0, readRank: 3, patchSquared: 0, patchSpectral: 0 })
+})
+
+test('what cannot be measured is refused', async () => {
+  const core = await loadCore()
+  const built = build({ rows: 8, cols: 6, ranks: [2], base: 'BF16', target: 'BF16', factors: 'F32', seed: 7 })
+  const { spec, w, evolved } = built
+  const [first] = spec.addends
+  const bad: [string, AnalysisSpec, RegExp][] = [
+    ['a factor that is too short', { ...spec, addends: [{ ...first!, left: { ...first!.left, bytes: first!.left.bytes.subarray(4) } }] }, /left factor of 8 x 2 does not lie within its 60 bytes/],
+    ['an infinity in a factor', { ...spec, addends: [{ ...first!, right: { ...first!.right, bytes: new Uint8Array(new Float32Array(12).fill(Infinity).buffer) } }] }, /right factor holds a NaN or an infinity/],
+    ['a sample of the wrong size', { ...spec, sample: { rows: [1, 2], bytes: new Uint8Array(12) } }, /another size/],
+    ['a sample out of order', { ...spec, sample: { rows: [2, 1], bytes: new Uint8Array(24) } }, /ascending/],
+    ['a sample beyond the end', { ...spec, sample: { rows: [8], bytes: new Uint8Array(12) } }, /not rows of the tensor/],
+    ['an integer base', { ...spec, baseDtype: 'I8' as never }, /base has dtype -1/],
+    ['no rows', { ...spec, rows: 0 }, /no elements/],
+  ]
+  for (const [name, wrong, message] of bad) expect(() => core.analysis(wrong), name).toThrow(message)
+
+  const broken = Uint8Array.from(evolved.bytes)
+  broken.set([0xc0, 0x7f], 2 * (6 * 3 + 1))
+  const opened = core.analysis(spec)
+  await expect(opened.addRows(1, 2, w.bytes.slice(0, 24), evolved.bytes.slice(0, 24))).rejects.toThrow(/do not follow the 0 of 8 rows/)
+  await expect(opened.addRows(0, 8, w.bytes.slice(0, 24), evolved.bytes)).rejects.toThrow(/8 rows take 96 and 96 bytes, but the base has 24/)
+  await expect(opened.finish()).rejects.toThrow(/0 of 8 rows/)
+  await expect(opened.addRows(0, 8, w.bytes, broken)).rejects.toThrow(/row 3 of the target holds a NaN/)
+  await expect(opened.addRows(0, 8, w.bytes, evolved.bytes)).rejects.toThrow(/earlier call/)
+  opened.close()
+  opened.close()
+  await expect(opened.addRows(0, 8, w.bytes, evolved.bytes)).rejects.toThrow(/after close/)
+})
