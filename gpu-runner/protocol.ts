@@ -1,11 +1,12 @@
 import { z } from 'zod'
+import type { MeasuredTensor } from '../patch/analysis.ts'
 import { MERGEABLE_DTYPES } from '../patch/dtype.ts'
 import { RULES } from '../patch/derivation.ts'
 import type { ModelManifest, PatchManifest } from '../patch/manifest.ts'
 
 /** What the registry sends to a runner, and what the runner answers with. Sizes are in bytes. */
 
-export const JOB_KINDS = ['ingest', 'merge'] as const
+export const JOB_KINDS = ['ingest', 'merge', 'analyze'] as const
 export type JobKind = (typeof JOB_KINDS)[number]
 
 const count = z.number().int().nonnegative().refine(Number.isSafeInteger)
@@ -72,6 +73,21 @@ export type MergeTensor = z.infer<typeof mergeTensor>
 export type MergeBlock = z.infer<typeof block>
 export type SignedBytes = z.infer<typeof signedBytes>
 
+const signedRange = z.object({ get: signedRequest, length: count })
+/** As in patch/analysis-plan.ts. */
+const analyzeTensor = z.object({
+  name: z.string(),
+  dtype: z.enum(MERGEABLE_DTYPES),
+  baseDtype: z.enum(MERGEABLE_DTYPES),
+  cols: dimension,
+  factors: z.array(signedBytes),
+  runs: z.array(z.object({ block, target: signedRange, base: signedRange, sample: z.array(z.object({ row: count, base: signedRange })) })).min(1),
+})
+const analyzeSpec = z.object({ kind: z.literal('analyze'), analysis: z.string(), tensors: z.array(analyzeTensor) })
+export type AnalyzeSpec = z.infer<typeof analyzeSpec>
+export type AnalyzeTensor = z.infer<typeof analyzeTensor>
+export type SignedRange = z.infer<typeof signedRange>
+
 export const claimAnswer = z.object({
   job: z.object({ id: z.string().min(1), kind: z.enum(JOB_KINDS), attempt: z.number().int() }),
   token: z.string().min(1),
@@ -81,7 +97,7 @@ export const claimAnswer = z.object({
 /** One attempt of one job. Its spec is read by `jobSpec` later, so that a bad one can be reported as a failure of the job. */
 export type Claim = z.infer<typeof claimAnswer>
 
-export const jobSpec = z.discriminatedUnion('kind', [ingestSpec, mergeSpec])
+export const jobSpec = z.discriminatedUnion('kind', [ingestSpec, mergeSpec, analyzeSpec])
 export const heartbeatAnswer = z.object({ cancel: z.boolean() })
 
 export interface Progress {
@@ -113,8 +129,19 @@ export interface MergedTensor {
   readonly realisedNorm: number
 }
 
+export interface Engine { readonly name: string; readonly version: string; readonly path: string }
+
 export interface MergeResult {
-  readonly engine: { readonly name: string; readonly version: string; readonly path: string }
+  readonly engine: Engine
   readonly tensors: readonly MergedTensor[]
   readonly seconds: number
 }
+
+export interface AnalyzeResult {
+  readonly engine: Engine
+  /** In the order of the spec. */
+  readonly measured: readonly MeasuredTensor[]
+  readonly seconds: number
+}
+
+export type JobResult = IngestResult | MergeResult | AnalyzeResult

@@ -1,6 +1,6 @@
 import pRetry from 'p-retry'
 import { z } from 'zod'
-import { claimAnswer, heartbeatAnswer, type Claim, type IngestResult, type JobKind, type MergeResult, type Progress } from './protocol.ts'
+import { claimAnswer, heartbeatAnswer, type Claim, type JobKind, type JobResult, type Progress } from './protocol.ts'
 
 const REQUEST_MILLISECONDS = 30_000
 /** A result may be a manifest of 100,000 tensors, which the registry then stores in one transaction. */
@@ -38,7 +38,7 @@ export interface RegistryClient {
 export interface AttemptClient {
   /** Keeps the lease; true: the job was cancelled. */
   heartbeat(progress: Progress | null, signal: AbortSignal): Promise<{ cancel: boolean }>
-  complete(result: IngestResult | MergeResult): Promise<void>
+  complete(result: JobResult): Promise<void>
   fail(failure: { code: string; message: string; retryable: boolean }, signal?: AbortSignal): Promise<void>
 }
 

@@ -1,10 +1,11 @@
 import { loadCore, type Core } from './core/core.ts'
 import { JobFailure } from './job-failure.ts'
+import { runAnalyze } from './jobs/analyze.ts'
 import { runIngest } from './jobs/ingest.ts'
 import type { JobContext } from './jobs/job-context.ts'
 import { runMerge } from './jobs/merge.ts'
 import type { Log } from './log.ts'
-import { jobSpec, type Claim, type IngestResult, type MergeResult, type Progress } from './protocol.ts'
+import { jobSpec, type Claim, type JobResult, type Progress } from './protocol.ts'
 import { RegistryError, StaleAttemptError, type AttemptClient } from './registry-client.ts'
 
 /** People watch the progress that a heartbeat carries. */
@@ -44,11 +45,15 @@ export async function runAttempt({ claim, client, log, stop }: { claim: Claim; c
   }
 }
 
-async function work(claim: Claim, context: Omit<JobContext, 'core'>): Promise<IngestResult | MergeResult> {
+async function work(claim: Claim, context: Omit<JobContext, 'core'>): Promise<JobResult> {
   const spec = jobSpec.safeParse(claim.spec)
   if (!spec.success) throw new JobFailure('invalid_spec', 'This runner does not understand the job: runner and registry may be of different versions.', true)
   const core = await openCore()
-  return spec.data.kind === 'ingest' ? runIngest(spec.data, { ...context, core }) : runMerge(spec.data, { ...context, core })
+  switch (spec.data.kind) {
+    case 'ingest': return runIngest(spec.data, { ...context, core })
+    case 'merge': return runMerge(spec.data, { ...context, core })
+    case 'analyze': return runAnalyze(spec.data, { ...context, core })
+  }
 }
 
 async function openCore(): Promise<Core> {

@@ -114,13 +114,13 @@ export interface Analysis {
 }
 
 export interface AnalysisInput extends Pick<Analysis, 'patch' | 'base' | 'target' | 'measured' | 'unmeasured'> {
-  /** In the order of the target's tensors; of several entries for one tensor, the sums are added. */
+  /** In the order of the target's tensors. */
   readonly tensors: readonly MeasuredTensor[]
 }
 
 /** The result of an analysis from what was measured. */
 export function analysisOf({ tensors: measured, ...input }: AnalysisInput): Analysis {
-  const tensors = joinRows(measured).map((tensor) => ({ ...tensor, part: modelPart(tensor.name), ...stackOf(tensor.name) }))
+  const tensors = measured.map((tensor) => ({ ...tensor, part: modelPart(tensor.name), ...stackOf(tensor.name) }))
   const sums = (of: readonly { readonly sums: AnalysisSums }[]) => figuresOf(addSums(of.map((tensor) => tensor.sums)))
   const byLayer = Map.groupBy(tensors.filter(({ layer }) => layer !== null), ({ stack, layer, part }) => `${stack}\n${layer}\n${part}`)
   return {
@@ -184,16 +184,6 @@ function root(part: number, whole: number): number | null {
 
 function seen(share: number, expected: number, whole: number): SeenDrift | null {
   return expected > 0 ? { share: share / whole, chance: expected / whole, lift: share / expected } : null
-}
-
-/** A tensor of experts is measured expert by expert, one run of rows after the other. */
-function joinRows(measured: readonly MeasuredTensor[]): MeasuredTensor[] {
-  return [...Map.groupBy(measured, ({ name }) => name).values()].map((runs) => ({
-    ...runs[0]!,
-    rows: runs.reduce((total, { rows }) => total + rows, 0),
-    rank: Math.max(...runs.map(({ rank }) => rank)),
-    sums: addSums(runs.map(({ sums }) => sums)),
-  }))
 }
 
 /** `model.layers` and 3 for `model.layers.3.mlp.up_proj.weight`; the stack keeps an encoder's layers from a decoder's. */

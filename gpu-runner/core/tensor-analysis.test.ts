@@ -1,11 +1,12 @@
 import { expect, test } from 'vitest'
+import { sampledRows } from '../../patch/analysis-plan.ts'
 import type { AnalysisSums } from '../../patch/analysis.ts'
 import type { MergeableDtype } from '../../patch/dtype.ts'
 import { openAnalysisLibrary } from './analysis-library.ts'
 import { loadCore, type Core } from './core.ts'
 import { openLibrary, PATHS, type CorePath } from './library.ts'
 import { decode, encode, toBytes } from './reference.ts'
-import { sampledRows, type AnalysisSpec } from './tensor-analysis.ts'
+import type { AnalysisSpec } from './tensor-analysis.ts'
 
 const library = await openLibrary()
 const paths = (Object.keys(PATHS) as CorePath[]).filter((path) => library.supports(path))

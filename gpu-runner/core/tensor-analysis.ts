@@ -29,13 +29,6 @@ export function analysisMemory({ rank, rows, cols }: { rank: number; rows: numbe
   return 8 * rank * (rows + 3 * cols) + 4 * rank * (rows + cols)
 }
 
-/** Rows of a tensor to look for in the other one: at most `count`, evenly spread, the same for the same tensor. */
-export function sampledRows(rows: number, count: number): number[] {
-  if (rows < 2) return []
-  const taken = Math.min(rows, count)
-  return Array.from({ length: taken }, (_, index) => Math.floor(((2 * index + 1) * rows) / (2 * taken)))
-}
-
 /** Opens a tensor for analysis. @throws CoreError where sizes disagree or a factor cannot be used. */
 export function openAnalysis(engine: Engine, library: AnalysisLibrary, spec: AnalysisSpec): TensorAnalysis {
   const handle = library.create(CORE_DTYPES[spec.baseDtype] ?? -1, CORE_DTYPES[spec.dtype] ?? -1, spec.rows, spec.cols)
