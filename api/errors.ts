@@ -26,6 +26,7 @@ export const ERROR_STATUS = {
   too_many_requests: 429,
   internal: 500,
   merge_failed: 502,
+  analysis_failed: 502,
   unavailable: 503,
   disk_full: 507,
 } as const satisfies Record<string, ContentfulStatusCode>

@@ -2,6 +2,7 @@ import { sql } from 'drizzle-orm'
 import {
   bigint, bigserial, boolean, check, doublePrecision, foreignKey, index, integer, jsonb, pgEnum, pgTable, primaryKey, text, timestamp, uniqueIndex, uuid,
 } from 'drizzle-orm/pg-core'
+import type { Analysis } from '../patch/analysis.ts'
 import type { Derivation } from '../patch/derivation.ts'
 import type { ModelManifest, PatchManifest } from '../patch/manifest.ts'
 
@@ -188,6 +189,20 @@ export const derivationPatches = pgTable('derivation_patches', {
   weight: doublePrecision('weight').notNull(),
 }, (t) => [primaryKey({ columns: [t.derivationId, t.position] }), index('derivation_patches_patch').on(t.patchVersionId)])
 
+/** What a patch meets on a target, measured from the weights of patch, base and target alone: once for each pair. */
+export const analyses = pgTable('analyses', {
+  id: uuid('id').primaryKey().defaultRandom(),
+  patchVersionId: uuid('patch_version_id').notNull().references(() => patchVersions.id),
+  targetVersionId: uuid('target_version_id').notNull().references(() => modelVersions.id),
+  state: derivationState('state').notNull().default('queued'),
+  jobId: uuid('job_id'),
+  /** Null until it is ready. */
+  result: jsonb('result').$type<Analysis>(),
+  createdBy: uuid('created_by').notNull().references(() => users.id),
+  createdAt: createdAt(),
+  readyAt: timestamp('ready_at', { withTimezone: true }),
+}, (t) => [uniqueIndex('analyses_pair').on(t.patchVersionId, t.targetVersionId), index('analyses_target').on(t.targetVersionId)])
+
 /** A file that can be fetched: of a model version, a patch version, or a merged model. */
 export const files = pgTable('files', {
   id: uuid('id').primaryKey().defaultRandom(),
@@ -225,6 +240,7 @@ export const jobs = pgTable('jobs', {
   modelVersionId: uuid('model_version_id').references(() => modelVersions.id),
   patchVersionId: uuid('patch_version_id').references(() => patchVersions.id),
   derivationId: text('derivation_id').references(() => derivations.id),
+  analysisId: uuid('analysis_id').references(() => analyses.id),
   /** The id of its pg-boss job. */
   queueId: uuid('queue_id'),
   attempt: integer('attempt').notNull().default(0),
@@ -234,7 +250,7 @@ export const jobs = pgTable('jobs', {
   createdAt: createdAt(),
   startedAt: timestamp('started_at', { withTimezone: true }),
   endedAt: timestamp('ended_at', { withTimezone: true }),
-}, (t) => [index('jobs_organization').on(t.organizationId, t.createdAt), index('jobs_derivation').on(t.derivationId)])
+}, (t) => [index('jobs_organization').on(t.organizationId, t.createdAt), index('jobs_derivation').on(t.derivationId), index('jobs_analysis').on(t.analysisId)])
 
 /** One row for every change of state, written in the same transaction. */
 export const audit = pgTable('audit', {

@@ -1,6 +1,6 @@
 import type { Database } from '../../db/database.ts'
 
-export const JOB_KINDS = ['ingest', 'merge'] as const
+export const JOB_KINDS = ['ingest', 'merge', 'analyze'] as const
 export type JobKind = (typeof JOB_KINDS)[number]
 
 export function isJobKind(kind: string): kind is JobKind {

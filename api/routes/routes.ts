@@ -1,4 +1,7 @@
 import type { App } from '../app.ts'
+import { registerGetAnalysis } from './analyses/get.ts'
+import { registerGetAnalysisPicture } from './analyses/picture.ts'
+import { registerRequestAnalysis } from './analyses/request.ts'
 import { registerGetDerivation } from './derivations/get.ts'
 import { registerGetDerivationManifest } from './derivations/manifest.ts'
 import { registerRequestDerivation } from './derivations/request.ts'
@@ -93,6 +96,9 @@ const ROUTES: readonly ((app: App) => void)[] = [
   registerRequestDerivation,
   registerGetDerivation,
   registerGetDerivationManifest,
+  registerRequestAnalysis,
+  registerGetAnalysis,
+  registerGetAnalysisPicture,
   registerListJobs,
   registerGetJob,
   registerWatchJob,

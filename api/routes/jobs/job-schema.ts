@@ -8,7 +8,7 @@ export const Job = z
     attempt: z.int(),
     progress: z.object({ phase: z.string(), done: z.number(), total: z.number(), unit: z.enum(['bytes', 'tensors', 'files']) }).nullable(),
     failure: z.object({ code: z.string(), message: z.string(), retryable: z.boolean() }).nullable(),
-    subject: z.object({ kind: z.enum(['model-version', 'patch-version', 'derivation']), reference: z.string() }),
+    subject: z.object({ kind: z.enum(['model-version', 'patch-version', 'derivation', 'analysis']), reference: z.string() }),
     createdAt: z.iso.datetime(),
     startedAt: z.iso.datetime().nullable(),
     endedAt: z.iso.datetime().nullable(),

@@ -4,10 +4,8 @@ import type { AppEnv } from '../../app.ts'
 import { ApiError } from '../../errors.ts'
 import { describeDerivation, type MergedView } from '../../services/derivations/describe.ts'
 import { waitForJob } from '../../services/jobs/wait.ts'
+import { preferredWait, RETRY_AFTER_SECONDS } from '../prefer-wait.ts'
 import type { Merged } from './merged-schema.ts'
-
-const RETRY_AFTER_SECONDS = 1
-const LONGEST_WAIT_SECONDS = 60
 
 /** 200 with the merged model, or 202 with its job; `Prefer: wait=N` waits for it (RFC 7240). */
 export async function answerMerged(c: Context<AppEnv>, id: string) {
@@ -29,9 +27,4 @@ export async function answerMerged(c: Context<AppEnv>, id: string) {
 
 export function toMerged(view: MergedView): z.infer<typeof Merged> {
   return view
-}
-
-function preferredWait(header: string | undefined): number {
-  const match = /(?:^|[,;\s])wait=(\d{1,6})/i.exec(header ?? '')
-  return match === null ? 0 : Math.min(Number(match[1]), LONGEST_WAIT_SECONDS)
 }

@@ -1,10 +1,11 @@
 import { createRoute, z } from '@hono/zod-openapi'
 import type { App } from '../../app.ts'
 import { ApiError } from '../../errors.ts'
+import type { Attempt } from '../../ports/job-queue.ts'
 import { completeJob, type JobResult } from '../../services/runner/complete-job.ts'
 import { errorResponses, jsonBody } from '../error-responses.ts'
 import { attemptAuthenticated, readAttempt } from './read-attempt.ts'
-import { AttemptParams, attemptToken, IngestResult, MergeResult } from './runner-schema.ts'
+import { AnalyzeResult, AttemptParams, attemptToken, IngestResult, MergeResult } from './runner-schema.ts'
 
 const route = createRoute({
   method: 'post',
@@ -14,7 +15,7 @@ const route = createRoute({
   summary: 'Done: what the attempt made becomes visible',
   security: attemptToken,
   middleware: [attemptAuthenticated] as const,
-  request: { params: AttemptParams, body: jsonBody(z.object({ result: z.union([IngestResult, MergeResult]) }).openapi('CompleteRequest')) },
+  request: { params: AttemptParams, body: jsonBody(z.object({ result: z.union([IngestResult, MergeResult, AnalyzeResult]) }).openapi('CompleteRequest')) },
   responses: { 204: { description: 'It is so.' }, ...errorResponses(403, 409, 422, 507) },
 })
 
@@ -22,8 +23,12 @@ export function registerCompleteJob(app: App): void {
   app.openapi(route, async (c) => {
     const attempt = await readAttempt(c, c.req.valid('param').id)
     const { result } = c.req.valid('json')
-    if (attempt.kind === 'merge' ? !('engine' in result) : 'engine' in result) throw new ApiError('invalid_request', `This is not the result of a job of the kind ${attempt.kind}.`)
+    if (kindOf(result) !== attempt.kind) throw new ApiError('invalid_request', `This is not the result of a job of the kind ${attempt.kind}.`)
     await completeJob({ ctx: c.var.ctx, attempt, outcome: { kind: attempt.kind, result } as JobResult })
     return c.body(null, 204)
   })
+}
+
+function kindOf(result: object): Attempt['kind'] {
+  return 'measured' in result ? 'analyze' : 'tensors' in result ? 'merge' : 'ingest'
 }

@@ -1,5 +1,6 @@
 import { z } from '@hono/zod-openapi'
 import { DTYPE_BITS, type Dtype } from '../../../patch/dtype.ts'
+import { JOB_KINDS } from '../../ports/job-queue.ts'
 import { Job } from '../jobs/job-schema.ts'
 
 const Dtypes = z.enum(Object.keys(DTYPE_BITS) as [Dtype, ...Dtype[]])
@@ -26,6 +27,7 @@ const IngestSpec = z.object({
   subject: z.enum(['model', 'patch']),
   files: z.array(z.object({ path: z.string(), size: Size, sha256: Sha256, get: SignedRequest })),
 })
+const Block = z.object({ first: Size, count: Size, contributions: z.array(Contribution) }).openapi('Block')
 const MergeSpec = z.object({
   kind: z.literal('merge'),
   rule: z.literal('lora-f32/1'),
@@ -33,17 +35,28 @@ const MergeSpec = z.object({
   tensors: z.array(z.object({
     name: z.string(), dtype: Dtypes, rows: Size, cols: Size, length: Size, source: SignedRequest,
     factors: z.array(SignedBytes),
-    blocks: z.array(z.object({ first: Size, count: Size, contributions: z.array(Contribution) })),
+    blocks: z.array(Block),
     put: SignedRequest, output: z.string(),
+  })),
+})
+
+const SignedRange = z.object({ get: SignedRequest, length: Size })
+const AnalyzeSpec = z.object({
+  kind: z.literal('analyze'),
+  analysis: z.uuid(),
+  tensors: z.array(z.object({
+    name: z.string(), dtype: Dtypes, baseDtype: Dtypes, cols: Size,
+    factors: z.array(SignedBytes),
+    runs: z.array(z.object({ block: Block, target: SignedRange, base: SignedRange, sample: z.array(z.object({ row: Size, base: SignedRange })) })),
   })),
 })
 
 export const Claim = z
   .object({
-    job: z.object({ id: z.uuid(), kind: z.enum(['ingest', 'merge']), attempt: z.int().min(1) }),
+    job: z.object({ id: z.uuid(), kind: z.enum(JOB_KINDS), attempt: z.int().min(1) }),
     token: z.string(),
     leaseSeconds: z.int(),
-    spec: z.discriminatedUnion('kind', [IngestSpec, MergeSpec]),
+    spec: z.discriminatedUnion('kind', [IngestSpec, MergeSpec, AnalyzeSpec]),
   })
   .openapi('Claim')
 
@@ -66,6 +79,19 @@ export const IngestResult = z.union([
 export const MergeResult = z.strictObject({
   engine: z.object({ name: z.string(), version: z.string(), path: z.string() }),
   tensors: z.array(z.object({ name: z.string(), digest: Digest, length: Size, patchNorm: z.number(), realisedNorm: z.number() })),
+  seconds: z.number().min(0),
+})
+
+const Square = z.number().min(0)
+const AnalysisSums = z.strictObject({
+  baseSquared: Square, driftSquared: Square, patchSquared: Square, patchSpectral: Square, inner: z.number(),
+  driftReadSquared: Square, driftReadExpected: Square, baseReadSquared: Square, driftWriteSquared: Square, driftWriteExpected: Square, baseWriteSquared: Square,
+  mergedSquared: Square, lostSquared: Square, nonFinite: Size,
+  rowsSampled: Size, rowsElsewhere: Size, sameRowCosine: z.number(), bestOtherCosine: z.number(),
+})
+export const AnalyzeResult = z.strictObject({
+  engine: z.object({ name: z.string(), version: z.string(), path: z.string() }),
+  measured: z.array(z.strictObject({ name: z.string(), rows: Size, cols: Size, rank: Size, sums: AnalysisSums })),
   seconds: z.number().min(0),
 })
 

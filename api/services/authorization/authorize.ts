@@ -44,8 +44,17 @@ export function assertMayManageTokens(principal: Principal): asserts principal i
 
 /** Starting work that costs something, such as a merge of what one may read. */
 export function assertMayStartMerge(principal: Principal): asserts principal is User {
-  const user = assertUser(principal, 'start a merge')
-  if (!hasReadScope(user)) throw forbidden('Starting a merge needs a token with the scope read.')
+  assertMayStart(principal, 'a merge')
+}
+
+/** The same for an analysis of what one may read: a reader decides by it whether to merge, so it takes no more than merging. */
+export function assertMayStartAnalysis(principal: Principal): asserts principal is User {
+  assertMayStart(principal, 'an analysis')
+}
+
+function assertMayStart(principal: Principal, what: string): asserts principal is User {
+  const user = assertUser(principal, `start ${what}`)
+  if (!hasReadScope(user)) throw forbidden(`Starting ${what} needs a token with the scope read.`)
 }
 
 /** Claiming jobs: runners only. */

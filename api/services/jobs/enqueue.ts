@@ -5,7 +5,7 @@ import type { RequestContext } from '../../context.ts'
 import type { JobKind } from '../../ports/job-queue.ts'
 import type { JobRow } from './job-view.ts'
 
-export type JobSubject = { modelVersionId: string } | { patchVersionId: string } | { derivationId: string }
+export type JobSubject = { modelVersionId: string } | { patchVersionId: string } | { derivationId: string } | { analysisId: string }
 
 /** Puts a job into the queue, in the caller's transaction. Call `ctx.launcher.wake()` after it has committed. */
 export async function enqueueJob({ ctx, tx, kind, organizationId, subject }: {

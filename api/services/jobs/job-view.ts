@@ -1,7 +1,7 @@
 import { eq, sql, type SQL } from 'drizzle-orm'
 import { alias } from 'drizzle-orm/pg-core'
 import type { Database } from '../../../db/database.ts'
-import { jobs, models, modelVersions, organizations, patches, patchVersions, type JobFailure, type JobProgress } from '../../../db/schema.ts'
+import { analyses, jobs, models, modelVersions, organizations, patches, patchVersions, type JobFailure, type JobProgress } from '../../../db/schema.ts'
 
 export type JobRow = typeof jobs.$inferSelect
 
@@ -12,7 +12,7 @@ export interface JobView {
   attempt: number
   progress: JobProgress | null
   failure: JobFailure | null
-  subject: { kind: 'model-version' | 'patch-version' | 'derivation'; reference: string }
+  subject: { kind: 'model-version' | 'patch-version' | 'derivation' | 'analysis'; reference: string }
   createdAt: string
   startedAt: string | null
   endedAt: string | null
@@ -30,10 +30,11 @@ export function selectJobViews(db: Database) {
       patch: sql<string | null>`${patchOwner.name} || '/' || ${patches.name} || '@' || ${patchVersions.version}`,
     })
     .from(jobs)
-    .leftJoin(modelVersions, eq(modelVersions.id, jobs.modelVersionId))
+    .leftJoin(analyses, eq(analyses.id, jobs.analysisId))
+    .leftJoin(modelVersions, eq(modelVersions.id, sql`coalesce(${jobs.modelVersionId}, ${analyses.targetVersionId})`))
     .leftJoin(models, eq(models.id, modelVersions.modelId))
     .leftJoin(modelOwner, eq(modelOwner.id, models.organizationId))
-    .leftJoin(patchVersions, eq(patchVersions.id, jobs.patchVersionId))
+    .leftJoin(patchVersions, eq(patchVersions.id, sql`coalesce(${jobs.patchVersionId}, ${analyses.patchVersionId})`))
     .leftJoin(patches, eq(patches.id, patchVersions.patchId))
     .leftJoin(patchOwner, eq(patchOwner.id, patches.organizationId))
     .$dynamic()
@@ -49,7 +50,9 @@ export function toJobView(row: { job: JobRow; model: string | null; patch: strin
     progress: job.progress,
     failure: job.failure,
     subject:
-      job.modelVersionId !== null
+      job.analysisId !== null
+        ? { kind: 'analysis', reference: `${row.patch} on ${row.model}` }
+        : job.modelVersionId !== null
         ? { kind: 'model-version', reference: row.model! }
         : job.patchVersionId !== null
           ? { kind: 'patch-version', reference: row.patch! }

@@ -4,9 +4,14 @@ import type { RequestContext } from '../../context.ts'
 import { ApiError } from '../../errors.ts'
 import { LEASE_SECONDS, type Attempt, type JobKind } from '../../ports/job-queue.ts'
 import { assertMayRunJobs } from '../authorization/authorize.ts'
+import type { JobRow } from '../jobs/job-view.ts'
 import { failAttempt } from './fail-job.ts'
+import { analyzeSpec, type AnalyzeSpec } from './analyze-spec.ts'
 import { ingestSpec, type IngestSpec } from './ingest-spec.ts'
 import { mergeSpec, type MergeSpec } from './merge-spec.ts'
+
+/** How each kind of job is described to a runner. */
+const SPECS: Record<JobKind, (ctx: RequestContext, job: JobRow, attempt: Attempt) => Promise<ClaimedJob['spec']>> = { ingest: ingestSpec, merge: mergeSpec, analyze: analyzeSpec }
 
 const POLL_MS = 250
 /** Long enough for the longest attempt; what really ends it is the lease. */
@@ -16,7 +21,7 @@ export interface ClaimedJob {
   job: { id: string; kind: JobKind; attempt: number }
   token: string
   leaseSeconds: number
-  spec: IngestSpec | MergeSpec
+  spec: IngestSpec | MergeSpec | AnalyzeSpec
 }
 
 /** The next job of one of the kinds, waiting up to `waitSeconds` for one; null when there is none. */
@@ -48,7 +53,7 @@ async function start(ctx: RequestContext, attempt: Attempt): Promise<ClaimedJob 
     .returning()
   try {
     if (job === undefined) throw new ApiError('not_found', 'The job is gone.')
-    const spec = attempt.kind === 'ingest' ? await ingestSpec(ctx, job) : await mergeSpec(ctx, job, attempt)
+    const spec = await SPECS[attempt.kind](ctx, job, attempt)
     const token = await ctx.signer.signAttempt(attempt, TOKEN_SECONDS)
     return { job: { id: job.id, kind: attempt.kind, attempt: job.attempt }, token, leaseSeconds: LEASE_SECONDS, spec }
   } catch (error) {

@@ -2,12 +2,13 @@ import { eq } from 'drizzle-orm'
 import { jobs } from '../../../db/schema.ts'
 import type { RequestContext } from '../../context.ts'
 import type { Attempt } from '../../ports/job-queue.ts'
+import { finishAnalysis, prepareAnalysis, type AnalyzeResult } from '../analyses/finish.ts'
 import { finishMerge, prepareMerge, type MergeResult } from '../derivations/finish-merge.ts'
 import { inTransaction } from '../transaction.ts'
 import { finishIngest, type IngestResult } from '../uploads/finish-ingest.ts'
 import { attemptPrefix, lockJob, staleAttempt } from './attempt.ts'
 
-export type JobResult = { kind: 'ingest'; result: IngestResult } | { kind: 'merge'; result: MergeResult }
+export type JobResult = { kind: 'ingest'; result: IngestResult } | { kind: 'merge'; result: MergeResult } | { kind: 'analyze'; result: AnalyzeResult }
 
 /**
  * What an attempt made becomes visible here, in one transaction and only if the attempt still holds the job.
@@ -15,11 +16,13 @@ export type JobResult = { kind: 'ingest'; result: IngestResult } | { kind: 'merg
  */
 export async function completeJob({ ctx, attempt, outcome }: { ctx: RequestContext; attempt: Attempt; outcome: JobResult }): Promise<void> {
   const prepared = outcome.kind === 'merge' ? await prepareMerge({ ctx, attempt, result: outcome.result }) : null
+  const analysis = outcome.kind === 'analyze' ? await prepareAnalysis({ ctx, attempt, result: outcome.result }) : null
   const discard = await inTransaction(ctx, async (tx) => {
     const job = await lockJob(tx, attempt.jobId)
     if (!(await ctx.queue.complete(tx, attempt))) throw staleAttempt()
     const staged = outcome.kind === 'ingest' ? (await finishIngest({ ctx, tx, job, result: outcome.result })).discard : []
     if (prepared !== null) await finishMerge({ ctx, tx, job, prepared })
+    if (analysis !== null) await finishAnalysis({ ctx, tx, job, analysis })
     await tx.update(jobs).set({ state: 'succeeded', failure: null, endedAt: ctx.clock.now() }).where(eq(jobs.id, job.id))
     return staged
   })

@@ -1,6 +1,6 @@
 import { eq } from 'drizzle-orm'
 import type { Database } from '../../../db/database.ts'
-import { derivations, jobs, type JobFailure } from '../../../db/schema.ts'
+import { analyses, derivations, jobs, type JobFailure } from '../../../db/schema.ts'
 import type { RequestContext } from '../../context.ts'
 import type { Attempt } from '../../ports/job-queue.ts'
 import { recordAudit } from '../audit/record.ts'
@@ -24,5 +24,6 @@ export async function failAttempt({ ctx, attempt, failure }: { ctx: RequestConte
 export async function endFailed(ctx: RequestContext, tx: Database, job: JobRow, failure: JobFailure): Promise<void> {
   await tx.update(jobs).set({ state: 'failed', failure, endedAt: ctx.clock.now() }).where(eq(jobs.id, job.id))
   if (job.derivationId !== null) await tx.update(derivations).set({ state: 'failed' }).where(eq(derivations.id, job.derivationId))
+  if (job.analysisId !== null) await tx.update(analyses).set({ state: 'failed' }).where(eq(analyses.id, job.analysisId))
   await recordAudit({ ctx, tx, entry: { organizationId: job.organizationId, action: 'job.fail', subject: job.id, before: { state: job.state }, after: { state: 'failed', failure } } })
 }

@@ -66,7 +66,8 @@ async function signStored(ctx: RequestContext, plan: MergePlan, bytes: StoredByt
   return { get: await signRange(ctx, plan.patchExtents[bytes.patch]!, bytes), length: bytes.length, dtype: bytes.dtype }
 }
 
-async function signRange(ctx: RequestContext, extents: ReadonlyMap<string, readonly Extent[]>, { file, offset, length }: { file: string; offset: number; length: number }): Promise<SignedRequest> {
+/** A GET of just these bytes of a file. */
+export async function signRange(ctx: RequestContext, extents: ReadonlyMap<string, readonly Extent[]>, { file, offset, length }: { file: string; offset: number; length: number }): Promise<SignedRequest> {
   const [extent, ...more] = sliceExtents(extents.get(file)!, offset, offset + length)
   if (extent === undefined || more.length > 0) throw new Error(`the bytes from ${offset} on of ${file} lie in ${1 + more.length} extents, not in one`)
   return ctx.blobs.signGet(blobKey(extent.blob), { offset: extent.offset, length: extent.length })
