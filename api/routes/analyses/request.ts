@@ -37,13 +37,13 @@ export function registerRequestAnalysis(app: App): void {
     const wait = preferredWait(c.req.header('prefer'))
     let analysis = await describeAnalysis({ ctx, input: { id } })
     if (analysis.state === 'queued' && analysis.job !== null && wait > 0) {
+      c.header('Preference-Applied', `wait=${wait}`)
       await waitForJob({ ctx, jobId: analysis.job.id, seconds: wait, signal: c.req.raw.signal })
       analysis = await describeAnalysis({ ctx, input: { id } })
     }
     if (analysis.state === 'failed') throw new ApiError('analysis_failed', `The analysis failed: ${analysis.job?.failure?.message ?? 'no reason is recorded'} Ask again to start another job.`, { job: analysis.job?.id })
     if (analysis.state === 'ready') return c.json(analysis as z.infer<typeof Analysis>, 200)
     const job = analysis.job!
-    if (wait > 0) c.header('Preference-Applied', `wait=${wait}`)
     c.header('Location', `/v1/jobs/${job.id}`)
     c.header('Retry-After', String(RETRY_AFTER_SECONDS))
     return c.json({ analysis: id, job }, 202)
