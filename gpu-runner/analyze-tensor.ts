@@ -1,7 +1,7 @@
 import { addSums, type AnalysisSums, type MeasuredTensor } from '../patch/analysis.ts'
-import { DTYPE_BITS, type MergeableDtype } from '../patch/dtype.ts'
+import { DTYPE_BITS, type MergeableDtype, type TargetDtype } from '../patch/dtype.ts'
 import type { Block } from '../patch/merge-plan.ts'
-import { addends, type LoadedFactor } from './core/addends.ts'
+import { blockContributions, type LoadedFactor } from './core/block-contributions.ts'
 import type { Core } from './core/core.ts'
 import { analysisMemory } from './core/tensor-analysis.ts'
 
@@ -10,14 +10,16 @@ const TILE_BYTES = 2 * 1024 * 1024
 /** One tile is read while the one before it is measured; each is of base and target. */
 const TILES = 2
 
+type AnalyzedBlock = Block<{ readonly dtype: MergeableDtype }>
+
 /** A tensor to measure, as patch/analysis-plan.ts plans it, wherever its bytes come from. */
 export interface AnalyzedTensor {
   readonly name: string
-  readonly dtype: MergeableDtype
-  readonly baseDtype: MergeableDtype
+  readonly dtype: TargetDtype
+  readonly baseDtype: TargetDtype
   readonly cols: number
   readonly factors: readonly { readonly length: number }[]
-  readonly runs: readonly { readonly block: Block<unknown>; readonly sample: readonly { readonly row: number }[] }[]
+  readonly runs: readonly { readonly block: AnalyzedBlock; readonly sample: readonly { readonly row: number }[] }[]
 }
 
 /** Rows in order. */
@@ -84,7 +86,7 @@ async function analyzeRun({ tensor, index, bytes, factors, core, buffers, signal
   const { block, sample } = tensor.runs[index]!
   const { dtype, baseDtype, cols } = tensor
   const sampled = sample.length === 0 ? null : { rows: sample.map(({ row }) => row), bytes: await bytes.sample(index) }
-  const analysis = core.analysis({ dtype, baseDtype, rows: block.count, cols, addends: addends(block, cols, factors), sample: sampled })
+  const analysis = core.analysis({ dtype, baseDtype, rows: block.count, cols, contributions: blockContributions(block, cols, factors), sample: sampled })
   const sources = { base: bytes.base(index), target: bytes.target(index) }
   const atOnce = Math.max(1, Math.floor(TILE_BYTES / rowBytes(tensor)))
   const tiles = buffers.get(rowBytes(tensor))
@@ -120,6 +122,6 @@ function rowBytes({ cols, dtype, baseDtype }: AnalyzedTensor): number {
   return (cols * Math.max(DTYPE_BITS[dtype], DTYPE_BITS[baseDtype])) / 8
 }
 
-function rankOf({ contributions }: Block<unknown>): number {
+function rankOf({ contributions }: AnalyzedBlock): number {
   return contributions.reduce((sum, one) => sum + ('rank' in one ? one.rank : 0), 0)
 }

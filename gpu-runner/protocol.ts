@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import type { MeasuredTensor } from '../patch/analysis.ts'
-import { MERGEABLE_DTYPES } from '../patch/dtype.ts'
+import { MERGEABLE_DTYPES, TARGET_DTYPES } from '../patch/dtype.ts'
 import { RULES } from '../patch/derivation.ts'
 import type { ModelManifest, PatchManifest } from '../patch/manifest.ts'
 
@@ -77,8 +77,8 @@ const signedRange = z.object({ get: signedRequest, length: count })
 /** As in patch/analysis-plan.ts. */
 const analyzeTensor = z.object({
   name: z.string(),
-  dtype: z.enum(MERGEABLE_DTYPES),
-  baseDtype: z.enum(MERGEABLE_DTYPES),
+  dtype: z.enum(TARGET_DTYPES),
+  baseDtype: z.enum(TARGET_DTYPES),
   cols: dimension,
   factors: z.array(signedBytes),
   runs: z.array(z.object({ block, target: signedRange, base: signedRange, sample: z.array(z.object({ row: count, base: signedRange })) })).min(1),

@@ -1,6 +1,6 @@
 import { readAdapter } from './adapter.ts'
 import type { UnmeasuredTensor } from './analysis.ts'
-import { DTYPE_BITS, isMergeable, type MergeableDtype } from './dtype.ts'
+import { DTYPE_BITS, TARGET_DTYPES, type Dtype, type TargetDtype } from './dtype.ts'
 import type { Edit } from './edit.ts'
 import { adapterEdits } from './edits.ts'
 import type { ManifestTensor, ModelManifest, PatchManifest } from './manifest.ts'
@@ -31,8 +31,8 @@ export interface AnalysisRun {
 /** A tensor to measure. */
 export interface AnalysisTensor {
   readonly name: string
-  readonly dtype: MergeableDtype
-  readonly baseDtype: MergeableDtype
+  readonly dtype: TargetDtype
+  readonly baseDtype: TargetDtype
   readonly cols: number
   /** The parts of the adapter's tensors that the runs need, each once. */
   readonly factors: readonly StoredBytes[]
@@ -84,7 +84,7 @@ function planTensor(plan: TensorPlan, base: ManifestTensor | undefined): Analysi
   if (base.shape.length !== shape.length || base.shape.some((size, index) => size !== shape[index])) {
     return `The base's ${base.name} has the shape ${describeShape(base.shape)}, the target's ${describeShape(shape)}.`
   }
-  if (!isMergeable(base.dtype)) return `The base's ${base.name} is stored as ${base.dtype}, which is not compared.`
+  if (!isComparable(base.dtype)) return `The base's ${base.name} is stored as ${base.dtype}, which is not compared.`
   const changed = plan.blocks.filter(({ contributions }) => contributions.length > 0)
   const other = changed.flatMap(({ contributions }) => contributions).find(({ kind }) => kind !== 'product')
   if (other !== undefined) return KINDS[other.kind]
@@ -97,6 +97,10 @@ function planTensor(plan: TensorPlan, base: ManifestTensor | undefined): Analysi
     sample: sampledRows(block.count, perRun).map((row) => ({ row, base: range(base, block.first + row, 1) })),
   }))
   return { name, dtype, baseDtype: base.dtype, cols, factors, runs }
+}
+
+function isComparable(dtype: Dtype): dtype is TargetDtype {
+  return (TARGET_DTYPES as readonly string[]).includes(dtype)
 }
 
 /** Why a contribution that is no plain product is left out. */
@@ -116,6 +120,6 @@ export function sampledRows(rows: number, count: number): number[] {
 }
 
 /** Bytes of base and target that an analysis streams; what it shows its progress in. */
-export function analysisBytes(tensors: readonly { readonly runs: readonly { readonly block: { readonly count: number } }[]; readonly cols: number; readonly dtype: MergeableDtype; readonly baseDtype: MergeableDtype }[]): number {
+export function analysisBytes(tensors: readonly { readonly runs: readonly { readonly block: { readonly count: number } }[]; readonly cols: number; readonly dtype: TargetDtype; readonly baseDtype: TargetDtype }[]): number {
   return tensors.reduce((sum, { runs, cols, dtype, baseDtype }) => sum + runs.reduce((rows, { block }) => rows + block.count, 0) * cols * (DTYPE_BITS[dtype] + DTYPE_BITS[baseDtype]) / 8, 0)
 }

@@ -1,17 +1,9 @@
 import koffi from 'koffi'
 import { buildCore } from './build.ts'
-import { call, callNow, PATHS, type CorePath } from './library.ts'
+import { call, callNow, PATHS, type CorePath, type NativeMatrix } from './library.ts'
 
 /** Address of a `portllm_analysis`. */
 export type AnalysisHandle = bigint
-
-/** A stored matrix: element (i, j) is at `offset + i·strides[0] + j·strides[1]`, in elements. */
-export interface NativeMatrix {
-  readonly bytes: Uint8Array
-  readonly dtype: number
-  readonly offset: number
-  readonly strides: readonly [number, number]
-}
 
 /** The doubles of `portllm_analysis_sums`, in its order. */
 export const SUMS = [
@@ -45,7 +37,7 @@ function bind(file: string): AnalysisLibrary {
   const library = koffi.load(file)
   const pointer = koffi.pointer(koffi.opaque())
   const memory = 'void *'
-  const matrix = koffi.struct({ bytes: memory, size: 'uint64_t', dtype: 'uint64_t', offset: 'uint64_t', row_stride: 'uint64_t', col_stride: 'uint64_t' })
+  const matrix = koffi.struct({ bytes: memory, size: 'uint64_t', offset: 'uint64_t', row_stride: 'uint64_t', col_stride: 'uint64_t', dtype: 'int32_t' })
   const failing = (name: string, args: readonly unknown[]) => library.func(name, 'int32_t', [...(args as string[]), memory, 'size_t'])
 
   const create = failing('portllm_analysis_create', ['int32_t', 'int32_t', 'uint64_t', 'uint64_t', koffi.out(koffi.pointer(pointer))])
@@ -81,5 +73,5 @@ function bind(file: string): AnalysisLibrary {
 }
 
 function struct({ bytes, dtype, offset, strides }: NativeMatrix) {
-  return { bytes, size: bytes.byteLength, dtype, offset, row_stride: strides[0], col_stride: strides[1] }
+  return { bytes, size: bytes.byteLength, offset, row_stride: strides[0], col_stride: strides[1], dtype }
 }

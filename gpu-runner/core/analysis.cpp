@@ -6,6 +6,7 @@
 
 #include "analysis_factors.h"
 #include "analysis_kernels.h"
+#include "elements.h"
 #include "parallel.h"
 #include "portllm_analysis.h"
 #include "status.h"
@@ -15,21 +16,13 @@ namespace portllm {
 namespace {
 
 // Below this much work per thread, starting it costs more than it saves.
-constexpr uint64_t kThreadMultiplyAdds = 1u << 20;
-
-uint64_t rounded_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
-
-uint64_t checked_product(uint64_t a, uint64_t b, const char *what) {
-  uint64_t product;
-  if (__builtin_mul_overflow(a, b, &product) || product > (UINT64_MAX >> 3)) fail(PORTLLM_INVALID, "%s is too large to address", what);
-  return product;
-}
+constexpr uint64_t kThreadWork = 1u << 20;
 
 const AnalysisKernels &kernels_of(int32_t path) {
   path_of(path);  // refuses what this processor cannot run
 #if defined(__x86_64__)
   if (path == PORTLLM_AVX2) return kAvx2Analysis;
-  if (path == PORTLLM_AVX512) return kAvx512Analysis;
+  if (path == PORTLLM_AVX512 || path == PORTLLM_AVX512_BF16) return kAvx512Analysis;
 #endif
   return kScalarAnalysis;
 }
@@ -204,7 +197,7 @@ namespace {
 // Checks a stored factor and appends its columns, or its rows, to `to`, times `scale`.
 void append_factor(Columns &to, const portllm_matrix &matrix, const char *name, uint64_t rows, uint64_t cols, bool by_rows, double scale) {
   if (!matrix.bytes) fail(PORTLLM_INVALID, "the %s factor is null", name);
-  const int32_t dtype = matrix.dtype > PORTLLM_F8_E8M0 ? -1 : static_cast<int32_t>(matrix.dtype);
+  const int32_t dtype = matrix.dtype;
   require_dtype(dtype, name);
   const uint64_t width = element_bytes(dtype), elements = matrix.size / width;
   uint64_t last = 0, along_rows = 0, along_cols = 0;
@@ -340,7 +333,7 @@ int32_t portllm_analysis_rows(portllm_analysis *analysis, int32_t path, uint32_t
       std::vector<double> dots(row_count * analysis->samples.size());
       const uint64_t panels = (analysis->cols + kPanelCols - 1) / kPanelCols;
       const uint64_t work = row_count * analysis->cols * (2 * (analysis->left.count() + analysis->right.count()) + analysis->samples.size() + 8);
-      const uint64_t wanted = std::max<uint64_t>(1, std::min<uint64_t>(threads, work / kThreadMultiplyAdds));
+      const uint64_t wanted = std::max<uint64_t>(1, std::min<uint64_t>(threads, work / kThreadWork));
       const uint64_t row_share = rounded_up((row_count + wanted - 1) / wanted, kChunkRows), panel_share = (panels + wanted - 1) / wanted;
       parallel(wanted, [&](uint64_t thread) {
         const uint64_t first = std::min(row_count, thread * row_share), end = std::min(row_count, first + row_share);

@@ -3,7 +3,7 @@
 #include <immintrin.h>
 
 #include "analysis_kernels.h"
-#include "float8_formats.h"
+#include "float_formats.h"
 #include "portllm_core.h"
 
 #define PORTLLM_TARGET "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"

@@ -1,5 +1,5 @@
 // The loops of analysis_kernels.h over a type Eight of 8 doubles, which the including file has defined:
-// load, store, all(double), fma(a, b, c), and an array `lanes`. Included once by each path, inside its target region.
+// load, store, all(double) and fma(a, b, c). Included once by each path, inside its target region.
 // No include guard and no includes, on purpose.
 
 namespace portllm {
@@ -23,12 +23,7 @@ void widen(int32_t dtype, const uint8_t *from, uint64_t count, double *to) {
     for (uint64_t j = 0; j < count; j++) {
       uint16_t half;
       std::memcpy(&half, from + 2 * j, 2);
-      // from_f16 without branches: the magnitude's bits as a float32 are 2^112 too small, subnormals included.
-      const uint32_t magnitude = static_cast<uint32_t>(half & 0x7fffu) << 13;
-      const uint32_t scaled = bits_of(float_of(magnitude) * 0x1p112f);
-      const uint32_t special = magnitude | 0x7f800000u;
-      const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
-      to[j] = static_cast<double>(float_of(sign | (magnitude >= 0x0f800000u ? special : scaled)));
+      to[j] = static_cast<double>(from_f16(half));
     }
   } else if (dtype == PORTLLM_F32) {
     for (uint64_t j = 0; j < count; j++) {

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "analysis_kernels.h"
-#include "float8_formats.h"
+#include "float_formats.h"
 #include "portllm_core.h"
 
 namespace portllm {

@@ -19,16 +19,6 @@ extern "C" {
 /* One tensor of base and target (rows x cols each, row-major), or a run of rows of it. */
 typedef struct portllm_analysis portllm_analysis;
 
-/* A stored matrix: element (i, j) is at offset + i * row_stride + j * col_stride, counted in elements. */
-typedef struct {
-  const void *bytes;
-  uint64_t size; /* in bytes */
-  uint64_t dtype;
-  uint64_t offset;
-  uint64_t row_stride;
-  uint64_t col_stride;
-} portllm_matrix;
-
 /* Dtypes of base and target: all but F8_E8M0; they may differ. */
 PORTLLM_EXPORT int32_t portllm_analysis_create(int32_t base_dtype, int32_t target_dtype, uint64_t rows,
                                                uint64_t cols, portllm_analysis **analysis, char *message,

@@ -1,12 +1,12 @@
 import type { AnalysisSums } from '../../patch/analysis.ts'
-import type { MergeableDtype } from '../../patch/dtype.ts'
-import type { AnalysisHandle, AnalysisLibrary, NativeMatrix, NativeSums } from './analysis-library.ts'
-import { CORE_DTYPES, CoreError } from './library.ts'
+import type { TargetDtype } from '../../patch/dtype.ts'
+import type { AnalysisHandle, AnalysisLibrary, NativeSums } from './analysis-library.ts'
+import { CORE_DTYPES, CoreError, type NativeMatrix } from './library.ts'
 import { openTensor, type Engine, type FactorBytes, type TensorMerge, type TensorSpec } from './tensor-merge.ts'
 
 /** A tensor of the target as in TensorSpec, beside the tensor of the base. Products only. */
 export interface AnalysisSpec extends TensorSpec {
-  readonly baseDtype: MergeableDtype
+  readonly baseDtype: TargetDtype
   /** Rows of the base whose best match in the target is looked for: their numbers, ascending, and their stored bytes. */
   readonly sample: { readonly rows: readonly number[]; readonly bytes: Uint8Array } | null
 }
@@ -40,8 +40,9 @@ export function openAnalysis(engine: Engine, library: AnalysisLibrary, spec: Ana
     library.free(handle)
   }
   try {
-    for (const { left, right, rank, scale } of spec.addends) {
-      library.add(handle, matrix(left, spec.rows, rank), matrix(right, rank, spec.cols), rank, scale)
+    for (const one of spec.contributions) {
+      if (one.kind !== 'product') throw new CoreError('invalid', `a contribution of the kind ${one.kind} has no low rank to analyze`)
+      library.add(handle, matrix(one.left), matrix(one.right), one.rank, one.scale)
     }
     if (spec.sample !== null) library.sample(handle, spec.sample.rows, spec.sample.bytes)
     merge = openTensor(engine, spec)
@@ -68,8 +69,8 @@ export function openAnalysis(engine: Engine, library: AnalysisLibrary, spec: Ana
   }
 }
 
-function matrix({ bytes, dtype, transpose }: FactorBytes, rows: number, cols: number): NativeMatrix {
-  return { bytes, dtype: CORE_DTYPES[dtype] ?? -1, offset: 0, strides: transpose ? [1, rows] : [cols, 1] }
+function matrix({ bytes, dtype, offset, strides }: FactorBytes): NativeMatrix {
+  return { bytes, dtype: CORE_DTYPES[dtype] ?? -1, offset, strides }
 }
 
 /** A drift without direction puts `rank/size` of its square into any subspace. */

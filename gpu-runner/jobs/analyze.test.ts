@@ -3,7 +3,7 @@ import { analysisBytes } from '../../patch/analysis-plan.ts'
 import { addSums } from '../../patch/analysis.ts'
 import type { MergeableDtype } from '../../patch/dtype.ts'
 import { loadCore } from '../core/core.ts'
-import { encode, toBytes } from '../core/reference.ts'
+import { setElement, widthOf } from '../core/reference.ts'
 import { startObjectServer } from '../object-server.ts'
 import type { AnalyzeTensor, Progress } from '../protocol.ts'
 import { runAnalyze } from './analyze.ts'
@@ -14,10 +14,12 @@ const core = await loadCore()
 
 let seed = 4711
 function values(dtype: MergeableDtype, count: number): Uint8Array {
-  return toBytes(dtype, Array.from({ length: count }, () => {
+  const bytes = new Uint8Array(count * widthOf(dtype))
+  for (let i = 0; i < count; i++) {
     seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0
-    return encode(dtype, Math.fround(seed / 2 ** 31 - 1))
-  }))
+    setElement({ dtype, bytes }, i, seed / 2 ** 31 - 1)
+  }
+  return bytes
 }
 
 interface Run { rows: number; rank: number; left: Uint8Array; right: Uint8Array; base: Uint8Array; target: Uint8Array; sample: number[] }
@@ -59,9 +61,9 @@ function analyze(tensors: AnalyzeTensor[], progress: Progress[] = [], signal = n
 async function directly({ dtype, baseDtype, cols, runs }: Case) {
   return addSums(await Promise.all(runs.map(async ({ rows, rank, left, right, base, target, sample }) => {
     const width = base.byteLength / rows
-    const factor = (bytes: Uint8Array) => ({ bytes, dtype: 'F32' as const, transpose: false })
+    const factor = (bytes: Uint8Array, columns: number) => ({ bytes, dtype: 'F32' as const, offset: 0, strides: [columns, 1] as const })
     const analysis = core.analysis({
-      dtype, baseDtype, rows, cols, addends: [{ left: factor(left), right: factor(right), rank, scale: 0.5 }],
+      dtype, baseDtype, rows, cols, contributions: [{ kind: 'product', left: factor(left, rank), right: factor(right, cols), rank, scale: 0.5 }],
       sample: sample.length === 0 ? null : { rows: sample, bytes: Buffer.concat(sample.map((row) => base.subarray(row * width, (row + 1) * width))) },
     })
     await analysis.addRows(0, rows, base, Uint8Array.from(target))
