@@ -6,11 +6,14 @@ import type { Reason } from './resolution.ts'
 
 /** Most matches that are tried: a real adapter has a few hundred modules and as many literal keys. */
 const MAX_COMPARISONS = 4_000_000
+/** Most keys of a pattern: one for each module of the largest models. */
+const MAX_KEYS = 20_000
 /** Most keys with operators: each costs microseconds for each module. */
 const MAX_EXPRESSIONS = 64
 
-/** Overlaps that are told of; a hostile config could have millions. */
+/** Overlaps, and keys without use, that are told of; a hostile config could have millions. */
 const MAX_OVERLAPS = 100
+const MAX_UNUSED = 100
 
 type PatternKey = 'rank_pattern' | 'alpha_pattern'
 
@@ -55,13 +58,19 @@ function resolvePattern(name: PatternKey, pattern: Readonly<Record<string, numbe
       }
     })
   }
-  for (const [key] of entries) {
-    if (!used.has(key)) reasons.push(warning('unused-pattern', `The key ${quote(key)} of \`${name}\` fits no module of the adapter.`, { remedy: 'Check its spelling: modules that it should fit have the default.' }))
+  const unused = entries.filter(([key]) => !used.has(key))
+  for (const [key] of unused.slice(0, MAX_UNUSED)) {
+    reasons.push(warning('unused-pattern', `The key ${quote(key)} of \`${name}\` fits no module of the adapter.`, { remedy: 'Check its spelling: modules that it should fit have the default.' }))
   }
+  if (unused.length > MAX_UNUSED) reasons.push(warning('unused-pattern', `${unused.length - MAX_UNUSED} more keys of \`${name}\` fit no module of the adapter.`))
   return { values, reasons }
 }
 
 function compileKeys(name: PatternKey, entries: readonly [string, number][], modules: number, reasons: Reason[]): NameMatcher[] {
+  if (entries.length > MAX_KEYS) {
+    reasons.push(refusal('unsupported-pattern', `\`${name}\` has ${entries.length} keys.`, { expected: `at most ${MAX_KEYS}`, remedy: 'Give keys only for modules that the adapter has.' }))
+    return []
+  }
   const expressions = entries.filter(([key]) => !/^[A-Za-z0-9_.-]+$/.test(key)).length
   if (entries.length * modules > MAX_COMPARISONS || expressions > MAX_EXPRESSIONS) {
     reasons.push(refusal('unsupported-pattern', `\`${name}\` has ${entries.length} keys, ${expressions} of them with operators, for ${modules} modules.`, { expected: `at most ${MAX_EXPRESSIONS} keys with operators`, remedy: 'Give full module names as keys, without operators.' }))

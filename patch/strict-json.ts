@@ -10,32 +10,45 @@ export class DuplicateKeyError extends Error {
 
 export type JsonValue = null | boolean | number | string | JsonValue[] | { [key: string]: JsonValue }
 
-/** Deeper than any config nests; `JSON.parse` itself builds any depth, at many times the size of the text. */
+/** Deeper than any config nests. */
 const MAX_DEPTH = 64
+/** More than any file of a model has: an index of shards has one for each tensor. */
+const MAX_VALUES = 300_000
 
 /**
- * `JSON.parse` that refuses duplicate keys, which it would silently resolve to the last one, and more than 64 levels.
+ * `JSON.parse` that refuses duplicate keys, which it would silently resolve to the last one, and what would take many
+ * times the memory of its text: more than 64 levels, or more than 300,000 values.
  * A key `__proto__` is an own property like any other; look keys up with `Object.hasOwn`. Throws SyntaxError or DuplicateKeyError.
  */
 export function parseStrictJson(text: string): JsonValue {
-  refuseDepth(text)
+  refuseBombs(text)
   const value = JSON.parse(text) as JsonValue
   refuseDuplicates(text)
   return value
 }
 
-/** The text may be no JSON at all: only strings and brackets are looked at. Linear in the text. */
-function refuseDepth(text: string): void {
+/** The text may be no JSON at all: only strings, brackets and commas are looked at. Linear in the text. */
+function refuseBombs(text: string): void {
   let depth = 0
+  let values = 0
   for (let i = 0; i < text.length; i++) {
-    const code = text.charCodeAt(i)
-    if (code === 0x7b || code === 0x5b) {
-      if (++depth > MAX_DEPTH) throw new SyntaxError(`nested deeper than ${MAX_DEPTH} levels`)
-    } else if (code === 0x7d || code === 0x5d) {
-      depth--
-    } else if (code === 0x22) {
-      for (i++; i < text.length && text.charCodeAt(i) !== 0x22; i++) if (text.charCodeAt(i) === 0x5c) i++
+    switch (text.charCodeAt(i)) {
+      case 0x7b: // {
+      case 0x5b: // [
+        if (++depth > MAX_DEPTH) throw new SyntaxError(`nested deeper than ${MAX_DEPTH} levels`)
+        values++
+        break
+      case 0x7d: // }
+      case 0x5d: // ]
+        depth--
+        break
+      case 0x2c: // ,
+        values++
+        break
+      case 0x22: // "
+        for (i++; i < text.length && text.charCodeAt(i) !== 0x22; i++) if (text.charCodeAt(i) === 0x5c) i++
     }
+    if (values > MAX_VALUES) throw new SyntaxError(`more than ${MAX_VALUES} values`)
   }
 }
 

@@ -163,7 +163,7 @@ class StepMerge {
     TileValues t;
     bool fresh = true, given = false;
     read_w(place, w);
-    const double *factors = row_factors_.data() + (place.group - band_group_) * kTileRows;
+    uint64_t factors = (place.group - band_group_) * kTileRows;
     for (const Step &step : tensor_.steps) {
       if (step.kind == Step::kProducts) {
         path_.accumulate(tile_at(place, step), fresh, t);
@@ -174,7 +174,7 @@ class StepMerge {
       fresh = false;
       if (step.kind == Step::kDora) {
         given = tensor_.steps.size() == 1 && step.weight == 1;
-        add_dora(place, step, factors, given, w, t, y);
+        add_dora(place, step, step.by_columns ? nullptr : &row_factors_[factors], given, w, t, y);
         if (!step.by_columns) factors += band_rows_;
       } else if (step.kind == Step::kDense) {
         add_dense(place, step, t);

@@ -5,7 +5,7 @@ import { parseStrictJson } from '../../patch/strict-json.ts'
 import type { Finding } from '../protocol.ts'
 
 /** Longest index that is read; one of 100,000 tensors has about 10 MB. */
-export const MAX_INDEX_BYTES = 64 * 1024 * 1024
+export const MAX_INDEX_BYTES = 16 * 1024 * 1024
 
 const indexFile = z.looseObject({ weight_map: z.record(z.string(), z.string()) })
 

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { availableParallelism, tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import pLimit from 'p-limit'
@@ -22,56 +22,59 @@ export type FuzzTarget = (typeof TARGETS)[number]
 /** Longest input that is tried, in bytes. */
 const MAX_LENGTH: Readonly<Record<FuzzTarget, number>> = { header: 1000, adapter: 2000, planner: 2000 }
 
-/** Compiles what has changed, for all targets together; gives the path of a target's program. */
+/** Compiles what has changed since the last time; gives the path of the target's program. */
 export async function buildFuzzTarget(target: FuzzTarget | 'broken'): Promise<string> {
-  const folder = join(OUTPUT, await fingerprint())
-  const program = join(folder, target)
-  if (existsSync(program)) return program
   await mkdir(OUTPUT, { recursive: true })
   const release = await lock(OUTPUT, { stale: 60_000, retries: { retries: 3000, minTimeout: 200, maxTimeout: 200 } })
   try {
-    await mkdir(folder, { recursive: true })
-    if (!existsSync(program)) await compile(folder, target)
-    await removeOthers(folder)
+    const [coreHeaders, fuzzHeaders] = await Promise.all([CORE, SOURCES].map(headersOf))
+    const limit = pLimit(availableParallelism())
+    const sources = [...(await readdir(CORE)).filter(isNeeded).map((name) => join(CORE, name)), join(SOURCES, `${target}.cpp`)]
+    const objects = await Promise.all(sources.map((source) => limit(async () => {
+      const headers = dirname(source) === CORE ? [coreHeaders!] : [coreHeaders!, fuzzHeaders!]
+      return made(`${basename(source)}-${hash(...headers, await readFile(source))}.o`, ['-c', ...FLAGS, source])
+    })))
+    const program = await made(`${target}-${hash(...objects)}`, ['-pthread', '-fsanitize=fuzzer,address,undefined', ...objects])
+    await removeOld()
     return program
   } finally {
     await release()
   }
 }
 
-async function sourceFiles(): Promise<string[]> {
-  const lists = await Promise.all([CORE, SOURCES].map(async (folder) => (await readdir(folder)).map((name) => join(folder, name))))
-  return lists.flat().filter((path) => /\.(cpp|h)$/.test(path)).sort()
+/** Everything but what no target calls. */
+function isNeeded(name: string): boolean {
+  return name.endsWith('.cpp') && !/^(analysis|roofline|initial_|non_finite)/.test(name)
 }
 
-async function fingerprint(): Promise<string> {
-  const hash = createHash('sha256').update(FLAGS.join(' '))
-  for (const path of await sourceFiles()) hash.update(`${basename(path)}\0`).update(await readFile(path)).update('\0')
-  return hash.digest('hex').slice(0, 12)
+async function headersOf(folder: string): Promise<string> {
+  const names = (await readdir(folder)).filter((name) => name.endsWith('.h')).sort()
+  return hash(...names, ...(await Promise.all(names.map((name) => readFile(join(folder, name))))))
 }
 
-async function compile(folder: string, target: string): Promise<void> {
-  const clang = clangWithFuzzer()
-  const sources = [...(await sourceFiles()).filter((path) => dirname(path) === CORE && path.endsWith('.cpp')), join(SOURCES, `${target}.cpp`)]
-  const limit = pLimit(availableParallelism())
-  const objects = await Promise.all(sources.map((source) => limit(async () => {
-    const object = join(folder, `${basename(source)}.o`)
-    if (!existsSync(object)) {
-      await run(clang, [...FLAGS, '-c', source, '-o', `${object}.tmp`])
-      await rename(`${object}.tmp`, object)
-    }
-    return object
-  })))
-  const program = join(folder, target)
-  await run(clang, ['-pthread', '-fsanitize=fuzzer,address,undefined', ...objects, '-o', `${program}.tmp`])
-  await rename(`${program}.tmp`, program)
+function hash(...parts: readonly (string | Buffer)[]): string {
+  const sum = createHash('sha256').update(FLAGS.join(' '))
+  for (const part of parts) sum.update(part).update('\0')
+  return sum.digest('hex').slice(0, 12)
 }
 
-async function removeOthers(folder: string): Promise<void> {
+/** A file of this name in the output folder, whose name says all that it is made of. */
+async function made(name: string, args: readonly string[]): Promise<string> {
+  const path = join(OUTPUT, name)
+  if (existsSync(path)) {
+    await utimes(path, new Date(), new Date())
+  } else {
+    await run(clangWithFuzzer(), [...args, '-o', `${path}.tmp`])
+    await rename(`${path}.tmp`, path)
+  }
+  return path
+}
+
+async function removeOld(): Promise<void> {
   for (const name of await readdir(OUTPUT)) {
     const path = join(OUTPUT, name)
-    const age = Date.now() - (await stat(path)).mtimeMs
-    if (path !== folder && age > 3_600_000) await rm(path, { recursive: true, force: true })
+    const status = await stat(path).catch(() => null)
+    if (status?.isFile() && Date.now() - status.mtimeMs > 3_600_000) await rm(path, { force: true })
   }
 }
 
@@ -118,7 +121,7 @@ export interface FuzzOptions {
 
 /** Runs a program on inputs and on what libFuzzer makes of them; `folder` receives the inputs that reach something new. */
 export async function fuzz(program: string, folder: string, options: FuzzOptions): Promise<FuzzRun> {
-  const target = basename(program)
+  const target = basename(program).replace(/-.*/, '')
   const scratch = await mkdtemp(join(tmpdir(), `portllm-fuzz-${target}-`))
   const dictionary = join(SOURCES, `${target}.dict`)
   const args = [

@@ -124,7 +124,7 @@ struct Recipe {
   bool is_tensor() const {
     if (dtype < PORTLLM_F32 || dtype > PORTLLM_F8_E5M2 || rows == 0 || cols == 0) return false;
     const unsigned __int128 bytes = static_cast<unsigned __int128>(rows) * cols * 8;
-    return bytes <= UINT64_MAX >> 2;
+    return bytes <= UINT64_MAX >> 2 && cols <= (32u << 20) / portllm::element_bytes(dtype);
   }
 };
 
