@@ -11,7 +11,8 @@ import type { Edit } from '../patch/edit.ts'
 import { adapterEdits } from '../patch/edits.ts'
 import { layoutMerge, type ChangedFile, type MergedLayout } from '../patch/layout.ts'
 import type { PatchManifest } from '../patch/manifest.ts'
-import { planMerge, type StoredBytes, type TensorPlan } from '../patch/merge-plan.ts'
+import { notYetMerged } from '../patch/not-yet.ts'
+import { planMerge, type StoredFactor, type TensorPlan } from '../patch/merge-plan.ts'
 import type { Reason } from '../patch/resolution.ts'
 import { CliError, EXIT } from './exit.ts'
 import { digestFiles } from './file-digests.ts'
@@ -61,7 +62,9 @@ export async function readPatch(session: Session, folder: string, weight: number
   folderKind(folder, local, 'patch')
   const files = await hash(session, folder, local)
   const manifest = await readLocalPatch(folder, local, files)
-  const { edits, reasons } = adapterEdits(readAdapter(manifest.adapterConfig, manifest.tensors), target.manifest)
+  const laid = adapterEdits(readAdapter(manifest.adapterConfig, manifest.tensors), target.manifest)
+  const { edits } = laid
+  const reasons = [...laid.reasons, ...notYetMerged(laid)]
   const refusals = reasons.filter(({ severity }) => severity === 'refusal')
   if (refusals.length > 0) {
     throw new CliError(EXIT.incompatible, 'incompatible', `${folder} does not fit ${target.folder}:\n${refusals.map((reason) => `  - ${describeReason(reason)}`).join('\n')}`, { details: { reasons: refusals } })
@@ -135,7 +138,7 @@ function tensorSegments({ dtype, cols, source, factors, blocks }: TensorPlan, pa
   })
 }
 
-async function readFactor(patches: readonly LocalPatch[], { patch, file, offset, length, dtype }: StoredBytes) {
+async function readFactor(patches: readonly LocalPatch[], { patch, file, offset, length, dtype }: StoredFactor) {
   return { bytes: await readBytes(join(patches[patch]!.folder, file), offset, length), dtype }
 }
 

@@ -11,8 +11,8 @@ import { describeReason } from './reasons.ts'
  */
 export function precheckPatch(patch: PatchManifest, base: ModelManifest | null, baseReference: string): Reason[] {
   const adapter = readAdapter(patch.adapterConfig, patch.tensors)
-  // Copies of embeddings are told by digests of tensors, which only ingest computes.
-  const reasons = (base === null ? adapter.reasons : adapterEdits(adapter, base, base).reasons).filter(({ code }) => code !== 'embedding-copy')
+  // What a merge may be asked for is no fault of the patch.
+  const reasons = base === null ? adapter.reasons : adapterEdits(adapter, base, base, { tied: 'untie' }).reasons
   const refusals = reasons.filter(({ severity }) => severity === 'refusal')
   if (refusals.length > 0) {
     throw new CliError(

@@ -1,5 +1,5 @@
 import { addSums, type AnalysisSums, type MeasuredTensor } from '../patch/analysis.ts'
-import { DTYPE_BITS, type MergeableDtype, type TargetDtype } from '../patch/dtype.ts'
+import { DTYPE_BITS, type TargetDtype } from '../patch/dtype.ts'
 import type { Block } from '../patch/merge-plan.ts'
 import { blockContributions, type LoadedFactor } from './core/block-contributions.ts'
 import type { Core } from './core/core.ts'
@@ -10,7 +10,7 @@ const TILE_BYTES = 2 * 1024 * 1024
 /** One tile is read while the one before it is measured; each is of base and target. */
 const TILES = 2
 
-type AnalyzedBlock = Block<{ readonly dtype: MergeableDtype }>
+type AnalyzedBlock = Block<{ readonly dtype: TargetDtype }>
 
 /** A tensor to measure, as patch/analysis-plan.ts plans it, wherever its bytes come from. */
 export interface AnalyzedTensor {

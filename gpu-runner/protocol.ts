@@ -34,7 +34,8 @@ export type IngestSpec = z.infer<typeof ingestSpec>
 export type IngestFile = IngestSpec['files'][number]
 
 /** A run of values of an adapter or of a base, and where to get just them. */
-const signedBytes = z.object({ get: signedRequest, length: count, dtype: z.enum(MERGEABLE_DTYPES) })
+const signedBytes = z.object({ get: signedRequest, length: count, dtype: z.enum(TARGET_DTYPES) })
+const signedFactor = signedBytes.extend({ dtype: z.enum(MERGEABLE_DTYPES) })
 
 /** A matrix within the tensor's `factors`, in elements: (i, j) lies at `offset + i·strides[0] + j·strides[1]`. */
 const factorView = z.object({ factor: count, offset: count, strides: z.tuple([count, count]) })
@@ -52,12 +53,12 @@ const block = z.object({ first: count, count: dimension, contributions: z.array(
 
 const mergeTensor = z.object({
   name: z.string(),
-  dtype: z.enum(MERGEABLE_DTYPES),
+  dtype: z.enum(TARGET_DTYPES),
   rows: dimension,
   cols: dimension,
   length: count,
   source: signedRequest,
-  factors: z.array(signedBytes),
+  factors: z.array(signedFactor),
   blocks: z.array(block).min(1),
   put: signedRequest,
   output: z.string(),
@@ -80,7 +81,7 @@ const analyzeTensor = z.object({
   dtype: z.enum(TARGET_DTYPES),
   baseDtype: z.enum(TARGET_DTYPES),
   cols: dimension,
-  factors: z.array(signedBytes),
+  factors: z.array(signedFactor),
   runs: z.array(z.object({ block, target: signedRange, base: signedRange, sample: z.array(z.object({ row: count, base: signedRange })) })).min(1),
 })
 const analyzeSpec = z.object({ kind: z.literal('analyze'), analysis: z.string(), tensors: z.array(analyzeTensor) })

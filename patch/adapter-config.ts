@@ -27,6 +27,7 @@ const optional = <T extends z.ZodType>(type: T) => type.nullish().transform((val
 const flag = z.boolean().nullish().transform((value) => value ?? false)
 const name = z.string().min(1).max(1000)
 const names = z.union([z.string().max(10_000), z.array(name).max(100_000)])
+const tokens = z.array(z.number().int()).max(1_000_000)
 const rank = z.number().int().min(1).max(MAX_RANK)
 const alpha = z.number().refine((value) => value !== 0, 'an alpha of 0 would make the patch do nothing')
 
@@ -54,7 +55,7 @@ const loraConfig = z.looseObject({
   ensure_weight_tying: flag,
   modules_to_save: optional(z.array(name).max(1000)),
   target_parameters: optional(z.array(name).max(1000)),
-  trainable_token_indices: z.unknown().optional(),
+  trainable_token_indices: optional(z.union([tokens, z.record(z.string(), tokens)])),
   layer_replication: z.unknown().optional(),
   alora_invocation_tokens: z.unknown().optional(),
   arrow_config: z.unknown().optional(),

@@ -1,11 +1,9 @@
 import { describe, expect, it } from 'vitest'
-import { checkCompatibility, checkConsumption } from './compatibility.ts'
+import { checkCompatibility } from './compatibility.ts'
 import type { CompatibilityInput, PatchPolicy } from './compatibility.ts'
 import { LISTED_REASONS } from './reason.ts'
 import { REASON_CODES } from './resolution.ts'
-import { readAdapter } from './adapter.ts'
 import type { AdapterTensor } from './adapter.ts'
-import { adapterEdits } from './edits.ts'
 import { sampleConfig, sampleDigest, sampleFactors, sampleModel, samplePatch, sampleTensors } from './sample-manifests.ts'
 
 const BASE = { digest: sampleDigest('base'), manifest: sampleModel() }
@@ -81,18 +79,6 @@ describe('policy', () => {
 
   it('does not hold the base itself to the declared range, but says that the patch is yanked', () => {
     expect(check({ target: BASE, policy: { ...POLICY, targetRange: '^1.0.0', yanked: { reason: null } } })).toMatchObject({ verdict: 'identical', codes: ['info identical', 'warning yanked'] })
-  })
-})
-
-describe('consumption', () => {
-  const adapter = readAdapter(sampleConfig(), sampleTensors())
-  const { edits } = adapterEdits(adapter, sampleModel())
-
-  it('holds where every factor belongs to one edit, and names the factor where one belongs to none or to two', () => {
-    expect(checkConsumption(adapter, edits, [])).toEqual([])
-    const [first] = edits
-    expect(checkConsumption(adapter, edits.slice(1), [])).toMatchObject([{ code: 'unused-adapter-tensor', tensor: first?.consumes[0], found: '0 tensors' }, { tensor: first?.consumes[1] }])
-    expect(checkConsumption(adapter, [...edits, ...edits.slice(0, 1)], [])).toMatchObject([{ found: '2 tensors' }, { found: '2 tensors' }])
   })
 })
 

@@ -1,12 +1,16 @@
 import semver from 'semver'
 import { readAdapter } from './adapter.ts'
 import type { Adapter } from './adapter.ts'
-import { adapterEdits } from './edits.ts'
+import { checkConsumption } from './consumption.ts'
 import type { Edit } from './edit.ts'
+import { adapterEdits } from './edits.ts'
+import type { LayOptions } from './laying.ts'
 import type { ModelManifest, PatchManifest } from './manifest.ts'
 import { info, limitReasons, refusal, warning } from './reason.ts'
 import type { Lineage, Reason, ReasonCode, Resolution, Verdict } from './resolution.ts'
-import { isVocabularyLayer } from './vocabulary-layers.ts'
+import { notYetMerged } from './not-yet.ts'
+import { nameOf, tensorOf, vocabularyParts } from './tied-embeddings.ts'
+import type { UntiedHead } from './tied-embeddings.ts'
 
 export { REASON_CODES } from './resolution.ts'
 
@@ -29,12 +33,15 @@ export interface CompatibilityInput {
   readonly target: { readonly digest: string; readonly manifest: ModelManifest }
   readonly lineage: Lineage
   readonly policy?: PatchPolicy
+  readonly options?: Partial<LayOptions>
 }
 
 export interface Compatibility {
   readonly resolution: Resolution
   /** Empty where the verdict is `incompatible`. */
   readonly edits: readonly Edit[]
+  /** The head that the merged model gets where its embeddings have to be untied, or null. */
+  readonly untied: UntiedHead | null
 }
 
 /** Warnings that leave nobody to vouch for the result. */
@@ -52,16 +59,19 @@ const UNVERIFIED: ReadonlySet<ReasonCode> = new Set(['unrelated', 'tokenizer-cha
 export function checkCompatibility(input: CompatibilityInput): Compatibility {
   const adapter = readAdapter(input.patch.adapterConfig, input.patch.tensors)
   const isIdentical = input.base.digest === input.target.digest
-  const { edits, reasons } = adapterEdits(adapter, input.target.manifest, input.base.manifest)
+  const laid = adapterEdits(adapter, input.target.manifest, input.base.manifest, input.options)
+  const { edits, untied, reasons } = laid
   const all = [
     ...(isIdentical ? [info('identical', 'The target is the version that the patch was trained on.')] : []),
     ...reasons,
-    ...checkConsumption(adapter, edits, reasons),
+    ...checkConsumption(adapter, laid, reasons),
+    ...notYetMerged(laid),
     ...(isIdentical ? [] : [...checkArchitecture(input), ...checkLineage(input.lineage), ...checkText(input, adapter)]),
     ...(input.policy ? checkPolicy(input.policy, isIdentical) : []),
   ]
   const verdict = verdictOf(all, isIdentical)
-  return { resolution: { verdict, reasons: limitReasons(all) }, edits: verdict === 'incompatible' ? [] : edits }
+  const isRefused = verdict === 'incompatible'
+  return { resolution: { verdict, reasons: limitReasons(all) }, edits: isRefused ? [] : edits, untied: isRefused ? null : untied }
 }
 
 function verdictOf(reasons: readonly Reason[], isIdentical: boolean): Verdict {
@@ -69,18 +79,6 @@ function verdictOf(reasons: readonly Reason[], isIdentical: boolean): Verdict {
   if (isIdentical) return 'identical'
   if (reasons.some(({ code }) => UNVERIFIED.has(code))) return 'unverified'
   return reasons.some(({ severity }) => severity === 'warning') ? 'portable-with-warnings' : 'portable'
-}
-
-/** Every factor belongs to exactly one edit; where a refusal explains the lack, it is not told twice. */
-export function checkConsumption(adapter: Adapter, edits: readonly Edit[], reasons: readonly Reason[]): Reason[] {
-  const consumed = new Map<string, number>()
-  for (const name of edits.flatMap((edit) => edit.consumes)) consumed.set(name, (consumed.get(name) ?? 0) + 1)
-  const isExplained = reasons.some(({ severity }) => severity === 'refusal')
-  return adapter.modules.flatMap(({ a, b }) => [a, b]).flatMap(({ name }) => {
-    const times = consumed.get(name) ?? 0
-    if (times === 1 || (times === 0 && isExplained)) return []
-    return [refusal('unused-adapter-tensor', `The adapter's ${name} lands on ${times} tensors of the target.`, { tensor: name, expected: 'exactly one tensor', found: `${times} tensors` })]
-  })
 }
 
 /** Model types that differ may share every name and shape (Llama and Mistral do), so only a common descent excuses it. */
@@ -112,11 +110,11 @@ function checkText({ base, target }: CompatibilityInput, adapter: Adapter): Reas
   const facts = target.manifest.facts
   if (tokenizer !== facts.tokenizerDigest) {
     const details = { expected: tokenizer ?? 'none', found: facts.tokenizerDigest ?? 'none' }
-    const edited = adapter.modules.find(isVocabularyLayer)
+    const [edited] = vocabularyParts(adapter)
     reasons.push(
       edited === undefined
         ? warning('tokenizer-changed', "The target's tokenizer files are not those of the base.", { ...details, remedy: 'Make sure that the tokens of the base still mean the same.' })
-        : warning('tokenizer-changed-under-edit', `The target's tokenizer files are not those of the base, and the patch changes rows of single tokens (${edited.module}).`, { ...details, tensor: edited.a.name, remedy: 'Make sure that each token of the base still has its number.' }),
+        : warning('tokenizer-changed-under-edit', `The target's tokenizer files are not those of the base, and the patch changes rows of single tokens (${nameOf(edited)}).`, { ...details, tensor: tensorOf(edited), remedy: 'Make sure that each token of the base still has its number.' }),
     )
   }
   if (template !== facts.chatTemplateDigest) {

@@ -24,3 +24,7 @@ export function isDtype(name: string): name is Dtype {
 export function isMergeable(dtype: Dtype): dtype is MergeableDtype {
   return (MERGEABLE_DTYPES as readonly string[]).includes(dtype)
 }
+
+export function isTargetDtype(dtype: Dtype): dtype is TargetDtype {
+  return (TARGET_DTYPES as readonly string[]).includes(dtype)
+}

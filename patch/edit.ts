@@ -30,6 +30,8 @@ interface Placed {
   readonly target: string
   readonly rows: RowRange
   readonly cols: number
+  /** Where input and output embeddings are tied, and the edit is meant for both: it follows where a merge unties them. */
+  readonly isShared: boolean
   /** Every adapter tensor that this edit consumes. */
   readonly consumes: readonly string[]
 }

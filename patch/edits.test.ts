@@ -3,7 +3,7 @@ import { readAdapter } from './adapter.ts'
 import type { AdapterTensor } from './adapter.ts'
 import { adapterEdits } from './edits.ts'
 import type { ModelManifest } from './manifest.ts'
-import { SAMPLE_FACTS, sampleConfig, sampleDigest, sampleFactors, sampleManifest, sampleModel, sampleTensors } from './sample-manifests.ts'
+import { SAMPLE_FACTS, sampleConfig, sampleFactors, sampleManifest, sampleModel, sampleTensors } from './sample-manifests.ts'
 
 function lay(tensors: readonly AdapterTensor[], target: ModelManifest, config: Record<string, unknown> = {}, base: ModelManifest | null = null) {
   const { edits, reasons } = adapterEdits(readAdapter(sampleConfig({ target_modules: null, ...config }), tensors), target, base)
@@ -17,7 +17,7 @@ describe('linear layers', () => {
     const { edits, reasons } = lay(sampleTensors(1), sampleModel({ layers: 1 }))
     expect(reasons).toEqual([])
     expect(edits[1]).toEqual({
-      kind: 'additive', target: 'model.layers.0.self_attn.v_proj.weight', rows: { first: 0, count: 4 }, cols: 8, rank: 4, scale: 2, initial: null,
+      kind: 'additive', target: 'model.layers.0.self_attn.v_proj.weight', rows: { first: 0, count: 4 }, cols: 8, isShared: false, rank: 4, scale: 2, initial: null,
       left: { tensor: 'base_model.model.model.layers.0.self_attn.v_proj.lora_B.weight', offset: 0, strides: [4, 1] },
       right: { tensor: 'base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight', offset: 0, strides: [8, 1] },
       consumes: ['base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight', 'base_model.model.model.layers.0.self_attn.v_proj.lora_B.weight'],
@@ -38,11 +38,6 @@ describe('linear layers', () => {
   it('refuses a module that the target does not have', () => {
     const { reasons } = lay(sampleFactors('model.layers.0.self_attn.k_proj', 8, 8), sampleModel())
     expect(reasons).toMatchObject([{ code: 'missing-tensor', tensor: 'base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight', expected: 'model.layers.0.self_attn.k_proj.weight', found: 'none' }])
-  })
-
-  it('names a MultiheadAttention in the target', () => {
-    const target = sampleManifest([['visual.attn.in_proj_weight', [24, 8]]])
-    expect(lay(sampleFactors('visual.attn', 24, 8), target).codes).toEqual(['refusal multihead-attention'])
   })
 })
 
@@ -86,13 +81,6 @@ describe('layouts with the factors transposed', () => {
     expect(lay(embedding, sampleModel({ facts: { tieWordEmbeddings: true } })).codes).toEqual(['refusal tied-weights'])
     expect(lay(sampleFactors('lm_head', 32, 8), sampleManifest([['model.embed_tokens.weight', [32, 8]]], 'BF16', { ...SAMPLE_FACTS, tieWordEmbeddings: true })).codes).toEqual(['refusal tied-weights'])
     expect(lay(sampleFactors('lm_head', 32, 8), sampleModel()).targets).toEqual(['lm_head.weight'])
-  })
-
-  it('lets only a copy of the base\'s own embedding pass', () => {
-    const copy = { name: 'base_model.model.model.embed_tokens.base_layer.weight', dtype: 'BF16', shape: [32, 8], digest: sampleDigest('model.embed_tokens.weight') } as const
-    expect(lay([...embedding, copy], sampleModel(), {}, sampleModel()).codes).toEqual(['info embedding-copy'])
-    expect(lay([...embedding, { ...copy, digest: sampleDigest('resized') }], sampleModel(), {}, sampleModel()).codes).toEqual(['refusal embedding-copy'])
-    expect(lay([...embedding, copy], sampleModel()).codes).toEqual(['refusal embedding-copy'])
   })
 })
 

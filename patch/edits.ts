@@ -1,155 +1,202 @@
+import { layTokens, layValue, TITLES, unchangedValue } from './absolute-edits.ts'
 import type { Adapter, AdapterModule, AdapterTensor } from './adapter.ts'
-import { isMergeable } from './dtype.ts'
-import type { AdditiveEdit, Edit, MatrixView } from './edit.ts'
-import { checkLayers } from './layers.ts'
-import type { ManifestTensor, ModelFacts, ModelManifest } from './manifest.ts'
-import { describeShape, info, refusal } from './reason.ts'
+import { openCheckpoint } from './checkpoint.ts'
+import type { Edit } from './edit.ts'
+import { findExpertParts } from './expert-tensors.ts'
+import type { ExpertPart } from './expert-tensors.ts'
+import { explainMissing, warnOfExtraLayers } from './layers.ts'
+import type { MissingPart } from './layers.ts'
+import { DEFAULT_OPTIONS } from './laying.ts'
+import type { Landing, LayOptions, Laying } from './laying.ts'
+import { layModule, layParameter } from './low-rank-edits.ts'
+import type { ManifestTensor, ModelManifest } from './manifest.ts'
+import { refusal } from './reason.ts'
 import type { Reason } from './resolution.ts'
-import { tensorNames } from './tensor-names.ts'
-import { isVocabularyLayer } from './vocabulary-layers.ts'
-
-/** Model types of transformers whose layers are `Conv1D`, which stores its weight as (in, out), and those layers' names. */
-const CONV1D_MODEL_TYPES: ReadonlySet<string> = new Set(['gpt2', 'openai-gpt', 'imagegpt', 'decision_transformer', 'clvp'])
-const CONV1D_LAYERS: ReadonlySet<string> = new Set(['c_attn', 'q_attn', 'c_proj', 'c_fc'])
+import { readTies } from './tied-embeddings.ts'
+import type { TiedEmbeddings, UntiedHead, VocabularyPart } from './tied-embeddings.ts'
 
 export interface AdapterEdits {
-  /** One for each module that lands; in the order of the target's tensor names. */
+  /** In the order of the target's tensor names, and of the rows in each. */
   readonly edits: readonly Edit[]
+  /** The head that the merged model gets where its embeddings have to be untied, or null. */
+  readonly untied: UntiedHead | null
+  /** Adapter tensors that have no effect of their own: copies of the base's own values, or of each other. */
+  readonly idle: readonly string[]
   /** The adapter's own reasons, then those of laying it on the target. */
   readonly reasons: readonly Reason[]
 }
 
 /**
- * Lays an adapter on a target. Every factor must land on exactly one tensor of the right shape; what does not is
- * refused by name, where PEFT would be silent. With the base's manifest, layers that the base has too and copies of the
- * base's own embeddings are known for what they are.
+ * Lays an adapter on a target. Every part must land on exactly one place of the right shape; what does not is refused
+ * by name, where PEFT would be silent. The base's manifest tells what training changed of full values and of weights
+ * that it changed at the start, and which layers the base has too.
  */
-export function adapterEdits(adapter: Adapter, target: ModelManifest, base: ModelManifest | null = null): AdapterEdits {
+export function adapterEdits(adapter: Adapter, target: ModelManifest, base: ModelManifest | null = null, options: Partial<LayOptions> = {}): AdapterEdits {
   const reasons: Reason[] = [...adapter.reasons]
+  if (adapter.config === null) return { edits: [], untied: null, idle: [], reasons }
   if (target.facts.quantization !== null) {
     reasons.push(refusal('quantized-target', `The target is quantized (${target.facts.quantization}), and a patch cannot be added to quantized weights.`, {
-      expected: 'weights in F32, F16 or BF16', found: target.facts.quantization, remedy: 'Publish and name the version of the model that is not quantized.',
+      expected: 'weights without quantization', found: target.facts.quantization, remedy: 'Publish and name the version of the model that is not quantized.',
     }))
   }
-  const placed = placeModules(adapter, target, reasons)
+  const laying: Laying = {
+    adapter, config: adapter.config, target: openCheckpoint(target), base: base && openCheckpoint(base), options: { ...DEFAULT_OPTIONS, ...options }, reasons,
+    refuse: (reason) => {
+      reasons.push(reason)
+      return null
+    },
+  }
+  const idle = adapter.repeated.map(({ name }) => name)
+  const values = adapter.values.filter((value) => {
+    const reason = unchangedValue(laying, value)
+    if (reason === null) return true
+    reasons.push(reason)
+    idle.push(value.tensor.name)
+    return false
+  })
+  const parts = { ...adapter, values }
+  const ties = readTies({ ...laying, adapter: parts })
+  const edits = layParts({ ...laying, adapter: parts }, ties)
+  reasons.push(...warnOfExtraLayers(laying, edits.map(({ target: name }) => name)), ...overlaps(edits))
+  return { edits: edits.sort(inOrder), untied: ties.untied, idle, reasons }
+}
+
+function inOrder(a: Edit, b: Edit): number {
+  return a.target === b.target ? a.rows.first - b.rows.first : a.target < b.target ? -1 : 1
+}
+
+function layParts(laying: Laying, ties: TiedEmbeddings): Edit[] {
+  const { adapter: { modules, values, tokens } } = laying
+  const landings = new LandingFinder(laying, ties)
   const edits: Edit[] = []
-  for (const [module, tensor] of placed) {
-    const edit = additiveEdit(module, tensor, adapter, target.facts, reasons)
+  for (const module of modules) {
+    if (module.kind === 'parameter') {
+      const name = `${module.module}.${module.parameter}`
+      const parts = landings.findParameter(name, module)
+      if (parts !== null) edits.push(...layParameter(laying, module, name, parts))
+      continue
+    }
+    const landing = landings.find(module, namesOf(module), module.a)
+    if (landing !== null) edits.push(...layModule(laying, module, landing))
+  }
+  for (const value of values) {
+    const landing = ties.ends.get(value) === 'same' ? null : landings.find(value, [value.name], value.tensor, TITLES[value.feature])
+    const edit = landing && layValue(laying, value, landing)
     if (edit !== null) edits.push(edit)
   }
-  reasons.push(...checkLayers(adapter, placed, target, base), ...checkCopies(adapter, base))
-  edits.sort((a, b) => (a.target < b.target ? -1 : 1))
-  return { edits, reasons }
+  for (const rows of tokens) {
+    const landing = landings.find(rows, [`${rows.module}.weight`], rows.tensor, TITLES['trainable-tokens'])
+    if (landing !== null) edits.push(...layTokens(laying, rows, landing))
+  }
+  laying.reasons.push(...explainMissing(laying, landings.missing))
+  return withSame(edits, laying, ties)
 }
 
-/** The target tensor of each module, each taken once; the others are refused. */
-function placeModules(adapter: Adapter, target: ModelManifest, reasons: Reason[]): Map<AdapterModule, ManifestTensor> {
-  const names = tensorNames(target.tensors)
-  const byName = new Map(target.tensors.map((tensor) => [tensor.name, tensor]))
-  const placed = new Map<AdapterModule, ManifestTensor>()
-  const takenBy = new Map<string, string>()
-  let change: { readonly by: string; readonly module: string } | null = null
-  for (const module of adapter.modules) {
-    if (target.facts.tieWordEmbeddings && isVocabularyLayer(module)) {
-      reasons.push(tiedRefusal(module))
-      continue
+/** The tensors that a module may be: its weight, or those of a torch.nn.MultiheadAttention. */
+function namesOf({ module, kind }: AdapterModule): string[] {
+  return kind === 'linear' ? [`${module}.weight`, `${module}.in_proj_weight`] : [`${module}.weight`]
+}
+
+/** The head's value that is the embedding's is consumed with it. */
+function withSame(edits: readonly Edit[], { adapter: { values } }: Laying, { ends }: TiedEmbeddings): Edit[] {
+  const [shared, same] = (['both', 'same'] as const).map((end) => values.find((value) => ends.get(value) === end)?.tensor.name)
+  if (shared === undefined || same === undefined) return [...edits]
+  return edits.map((edit) => (edit.consumes.includes(shared) ? { ...edit, consumes: [...edit.consumes, same] } : edit))
+}
+
+/** Finds where parts land, each name once, and refuses what may mean more than one tensor. */
+class LandingFinder {
+  readonly #laying: Laying
+  readonly #ties: TiedEmbeddings
+  readonly missing: MissingPart[] = []
+  #change: { readonly by: string; readonly name: string } | null = null
+
+  constructor(laying: Laying, ties: TiedEmbeddings) {
+    this.#laying = laying
+    this.#ties = ties
+  }
+
+  /** Null where there is none, which `missing` then notes, and where it was refused. */
+  find(part: VocabularyPart, names: readonly string[], factor: AdapterTensor, title?: string): Landing | null {
+    const end = this.#ties.ends.get(part)
+    if (end !== undefined) return this.#findTied(end)
+    for (const name of names) {
+      const tensor = this.#findPlain(name, factor)
+      if (tensor === 'refused') return null
+      if (tensor !== null) return { name: tensor.name, tensor, isShared: false }
     }
-    const match = names.find(module.module)
-    const [name] = match.names
-    const tensor = name === undefined ? undefined : byName.get(name)
+    this.missing.push({ name: names[0]!, factor: factor.name, experts: null, ...(title === undefined ? {} : { title }) })
+    return null
+  }
+
+  /** The tensors of a bare parameter; null as above. */
+  findParameter(name: string, { a, rank }: AdapterModule): ExpertPart[] | null {
+    if (this.#findPlain(name, a) === 'refused') return null
+    const experts = a.shape[0]! / rank
+    const parts = findExpertParts(this.#laying.target, name, experts)
+    if (parts === null) {
+      this.#laying.refuse(refusal('missing-tensor', `The target has the parameter ${name}, which the adapter changes, for another number of experts.`, { tensor: a.name, expected: `${experts} experts`, found: 'fewer or more', remedy: 'Choose a target of the same architecture and size as the base.' }))
+      return null
+    }
+    if (parts.length > 0) return parts
+    this.missing.push({ name, factor: a.name, experts })
+    return null
+  }
+
+  #findTied(end: 'input' | 'output' | 'both' | 'same'): Landing | null {
+    const { embedding, untied } = this.#ties
+    if (embedding === null || (end !== 'both' && untied === null)) return null
+    return { name: end === 'output' ? untied!.name : embedding.name, tensor: embedding, isShared: end === 'both' }
+  }
+
+  #findPlain(name: string, { name: factor }: AdapterTensor): ManifestTensor | null | 'refused' {
+    const { target } = this.#laying
+    const match = target.match(name)
     if (match.names.length > 1) {
-      reasons.push(ambiguous(module, `${match.names.slice(0, 3).join(' or ')}`))
-    } else if (tensor === undefined) {
-      // checkLayers explains the modules of layers that the target does not have.
-      continue
-    } else if (takenBy.has(tensor.name)) {
-      reasons.push(refusal('tensor-edited-twice', `The adapter's modules ${takenBy.get(tensor.name)} and ${module.module} both mean the target's ${tensor.name}.`, { tensor: tensor.name }))
-    } else if (match.change !== '' && change !== null && change.by !== match.change) {
-      reasons.push(ambiguous(module, `${tensor.name}, although ${change.module} means its tensor by another prefix`))
-    } else {
-      if (match.change !== '') change ??= { by: match.change, module: module.module }
-      takenBy.set(tensor.name, module.module)
-      placed.set(module, tensor)
+      this.#laying.refuse(ambiguous(name, factor, match.names.slice(0, 3).join(' or ')))
+      return 'refused'
+    }
+    const tensor = target.find(name)
+    if (tensor === null || match.change === '') return tensor
+    if (this.#change !== null && this.#change.by !== match.change) {
+      this.#laying.refuse(ambiguous(name, factor, `${tensor.name}, although ${this.#change.name} means its tensor by another prefix`))
+      return 'refused'
+    }
+    this.#change ??= { by: match.change, name }
+    return tensor
+  }
+}
+
+function ambiguous(name: string, factor: string, found: string): Reason {
+  return refusal('ambiguous-tensor', `${name} may mean more than one tensor of the target.`, {
+    tensor: factor, expected: `exactly one tensor for ${name}`, found, remedy: 'Train the adapter on the model class that wrote the checkpoint.',
+  })
+}
+
+/** Parts of one kind that change the same rows: PEFT would let one of them win. */
+function overlaps(edits: readonly Edit[]): Reason[] {
+  const reasons: Reason[] = []
+  const byTarget = Map.groupBy(edits, ({ target }) => target)
+  for (const [target, all] of byTarget) {
+    for (const kind of ['product', 'value'] as const) {
+      const sorted = all.filter((edit) => kindOf(edit) === kind).sort(inOrder)
+      for (const [index, edit] of sorted.entries()) {
+        const next = sorted[index + 1]
+        if (next === undefined || endOf(edit) <= next.rows.first * next.cols) continue
+        reasons.push(refusal('tensor-edited-twice', `The adapter's ${edit.consumes[0]} and ${next.consumes[0]} both mean the target's ${target}.`, { tensor: target }))
+        break
+      }
     }
   }
-  return placed
+  return reasons
 }
 
-function ambiguous({ module, a }: AdapterModule, found: string): Reason {
-  return refusal('ambiguous-tensor', `The module ${module} may mean more than one tensor of the target.`, {
-    tensor: a.name, expected: `exactly one tensor for ${module}.weight`, found, remedy: 'Train the adapter on the model class that wrote the checkpoint.',
-  })
+/** Products add up with full values, which copies of embeddings and biases come with; a bias of B is a sum of its own. */
+function kindOf(edit: Edit): 'product' | 'value' | 'sum' {
+  if (edit.kind === 'additive' || edit.kind === 'dora') return 'product'
+  return edit.kind === 'dense' && edit.base === null ? 'sum' : 'value'
 }
 
-function tiedRefusal({ module, a }: AdapterModule): Reason {
-  return refusal('tied-weights', `The adapter changes ${module}, but the target ties its input and output embeddings (tie_word_embeddings), so that a merge would change both.`, {
-    tensor: a.name, expected: 'tie_word_embeddings: false', found: 'tie_word_embeddings: true', remedy: 'Train without the embedding layers, or publish a target whose embeddings are not tied.',
-  })
-}
-
-function additiveEdit(module: AdapterModule, tensor: ManifestTensor, adapter: Adapter, facts: ModelFacts, reasons: Reason[]): AdditiveEdit | null {
-  const { a, b, rank, scale } = module
-  if (!isMergeable(tensor.dtype)) {
-    reasons.push(refusal('target-dtype', `The target's ${tensor.name} is stored as ${tensor.dtype}, which a patch cannot be added to.`, { tensor: tensor.name, expected: 'F32, F16 or BF16', found: tensor.dtype, remedy: 'Publish the target in one of these dtypes.' }))
-    return null
-  }
-  const delta = [b.shape[0] ?? 0, a.shape[1] ?? 0] as const
-  const isTransposed = module.kind === 'embedding' || storesTransposed(module, adapter, facts)
-  const expected = isTransposed ? [delta[1], delta[0]] : [...delta]
-  if (!sameShape(tensor.shape, expected)) {
-    reasons.push(shapeRefusal(module, tensor, expected, facts))
-    return null
-  }
-  const [rows, cols] = expected as [number, number]
-  const [left, right] = isTransposed ? [transposedView(a), transposedView(b)] : [storedView(b), storedView(a)]
-  return { kind: 'additive', target: tensor.name, rows: { first: 0, count: rows }, cols, rank, scale, left, right, initial: null, consumes: [a.name, b.name] }
-}
-
-/** A matrix as it is stored. */
-function storedView({ name, shape }: AdapterTensor): MatrixView {
-  return { tensor: name, offset: 0, strides: [shape[1] ?? 0, 1] }
-}
-
-function transposedView({ name, shape }: AdapterTensor): MatrixView {
-  return { tensor: name, offset: 0, strides: [1, shape[1] ?? 0] }
-}
-
-/** Whether the target's weight lies as (in, out). A square matrix does not tell, so the layer's class must. */
-function storesTransposed({ module }: AdapterModule, adapter: Adapter, facts: ModelFacts): boolean {
-  if (facts.modelType !== null && CONV1D_MODEL_TYPES.has(facts.modelType)) {
-    // PEFT goes by the class of the layer as well, and corrects the config's one flag for each.
-    return CONV1D_LAYERS.has(module.slice(module.lastIndexOf('.') + 1))
-  }
-  return adapter.config?.fan_in_fan_out ?? false
-}
-
-function shapeRefusal(module: AdapterModule, tensor: ManifestTensor, expected: readonly number[], facts: ModelFacts): Reason {
-  const details = { tensor: tensor.name, expected: describeShape(expected), found: describeShape(tensor.shape) }
-  if (tensor.shape.length === 2 && sameShape([...tensor.shape].reverse(), expected)) {
-    return refusal('layout-mismatch', `The target stores ${tensor.name} the other way round than the adapter's \`fan_in_fan_out\` says.`, { ...details, remedy: 'Correct fan_in_fan_out in adapter_config.json.' })
-  }
-  if (isVocabularyLayer(module) && tensor.shape.length === 2) {
-    return refusal('vocabulary-size', `The adapter changes ${tensor.name} for a vocabulary of another size than the target's${facts.vocabularySize === null ? '' : ` (${facts.vocabularySize})`}.`, { ...details, remedy: 'Train without the embedding layers, or on a model with this vocabulary.' })
-  }
-  return refusal('shape-mismatch', `The target's ${tensor.name} has another shape than the adapter was trained for.`, { ...details, remedy: 'Choose a target of the same architecture and size as the base.' })
-}
-
-/** A copied embedding may be left out only where it is the base's own, bit for bit. */
-function checkCopies(adapter: Adapter, base: ModelManifest | null): Reason[] {
-  const digests = new Map(base?.tensors.map(({ name, digest }) => [name, digest]))
-  const names = base === null ? null : tensorNames(base.tensors)
-  return adapter.copies.map(({ module, tensor }) => {
-    const found = names?.find(module).names ?? []
-    const original = found.length === 1 ? digests.get(found[0] ?? '') : undefined
-    if (tensor.digest !== undefined && original === tensor.digest) {
-      return info('embedding-copy', `The adapter holds a copy of the base's ${found[0]}, bit for bit; it has no effect.`, { tensor: tensor.name })
-    }
-    return refusal('embedding-copy', `The adapter holds a full copy of ${module}, which would overwrite what the target has learned.`, {
-      tensor: tensor.name, expected: original ?? 'a digest of the base', found: tensor.digest ?? 'no digest', remedy: 'Save the adapter with `save_embedding_layers=False`.',
-    })
-  })
-}
-
-function sameShape(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((size, index) => size === b[index])
+function endOf({ rows, cols }: Edit): number {
+  return (rows.first + rows.count) * cols
 }

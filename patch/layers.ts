@@ -1,63 +1,59 @@
-import type { Adapter, AdapterModule } from './adapter.ts'
-import type { ManifestTensor, ModelManifest } from './manifest.ts'
+import { findExpertParts } from './expert-tensors.ts'
+import type { Laying } from './laying.ts'
 import { refusal, warning } from './reason.ts'
 import type { Reason } from './resolution.ts'
-import { formatLayers, layersByPattern, splitLayer, tensorNames } from './tensor-names.ts'
-import { isVocabularyLayer } from './vocabulary-layers.ts'
+import { formatLayers, layersByPattern, splitLayer } from './tensor-names.ts'
 
-/**
- * Refuses every module without a tensor in the target, and says so where the target has fewer layers; warns of layers
- * that the target has and neither the adapter nor the base knows: they get nothing.
- */
-export function checkLayers(adapter: Adapter, placed: ReadonlyMap<AdapterModule, ManifestTensor>, target: ModelManifest, base: ModelManifest | null): Reason[] {
-  const names = tensorNames(target.tensors)
-  const targetLayers = layersByPattern(target.tensors.map(({ name }) => name))
-  return [...missingModules(adapter, target, names, targetLayers), ...extraLayers(placed, targetLayers, base)]
+/** A part of the adapter for which the target has no tensor. */
+export interface MissingPart {
+  /** The tensor's name in the model that PEFT saw. */
+  readonly name: string
+  /** Name of a tensor of the adapter that belongs to it. */
+  readonly factor: string
+  /** How many experts a bare parameter has; null for what is no parameter. */
+  readonly experts: number | null
+  /** What kind of part it is, where that is not plain. */
+  readonly title?: string
 }
 
-function missingModules(adapter: Adapter, target: ModelManifest, names: ReturnType<typeof tensorNames>, targetLayers: ReadonlyMap<string, ReadonlySet<number>>): Reason[] {
+/** Refuses every part without a tensor in the target, and says so where the target has fewer layers. */
+export function explainMissing({ target }: Laying, missing: readonly MissingPart[]): Reason[] {
   const reasons: Reason[] = []
-  const all = new Set(target.tensors.map(({ name }) => name))
-  const withoutFirst = new Map([...targetLayers].map(([pattern, layers]) => [pattern.slice(pattern.indexOf('.') + 1), layers]))
-  const beyond = new Map<string, { first: AdapterModule; layers: Set<number>; has: ReadonlySet<number> }>()
-  for (const module of adapter.modules) {
-    if (names.find(module.module).names.length > 0) continue
-    if (target.facts.tieWordEmbeddings && isVocabularyLayer(module)) continue
-    const { pattern, layer } = splitLayer(module.module)
-    const has = layer === null ? undefined : layersOf(`${pattern}.weight`, targetLayers, withoutFirst)
-    if (layer !== null && has !== undefined) {
-      const known = beyond.get(pattern) ?? { first: module, layers: new Set(), has }
-      known.layers.add(layer)
-      beyond.set(pattern, known)
-    } else {
-      reasons.push(missing(module, all))
+  const layers = new Set([...layersByPattern(target.manifest.tensors.map(({ name }) => name)).values()].flatMap((found) => [...found]))
+  for (const [pattern, parts] of Map.groupBy(missing, ({ name }) => splitLayer(name).pattern)) {
+    const [first] = parts as [MissingPart]
+    const inLayer = (layer: number): MissingPart => ({ ...first, name: pattern.replace('*', `${layer}`) })
+    const has = splitLayer(first.name).layer === null ? [] : [...layers].filter((layer) => exists(target, inLayer(layer)))
+    if (has.length === 0) {
+      reasons.push(...parts.map((part) => missingTensor(part, target.modelType)))
+      continue
     }
-  }
-  for (const [pattern, { first, layers, has }] of beyond) {
-    reasons.push(refusal('fewer-layers', `The target has no ${pattern} for the layers ${formatLayers(layers)}, which the adapter changes; PEFT would drop them without a word.`, {
-      tensor: first.a.name, expected: `layers ${formatLayers(layers)}`, found: `layers ${formatLayers(has)}`, remedy: 'Choose a target with as many layers as the base.',
+    const wanted = parts.map(({ name }) => splitLayer(name).layer ?? 0)
+    reasons.push(refusal('fewer-layers', `The target has no ${pattern} for the layers ${formatLayers(wanted)}, which the adapter changes; PEFT would drop them without a word.`, {
+      tensor: first.factor, expected: `layers ${formatLayers(wanted)}`, found: `layers ${formatLayers(has)}`, remedy: 'Choose a target with as many layers as the base.',
     }))
   }
   return reasons
 }
 
-/** The target's layers for a pattern of tensor names, with or without a first segment. */
-function layersOf(wanted: string, targetLayers: ReadonlyMap<string, ReadonlySet<number>>, withoutFirst: ReadonlyMap<string, ReadonlySet<number>>): ReadonlySet<number> | undefined {
-  return targetLayers.get(wanted) ?? targetLayers.get(wanted.slice(wanted.indexOf('.') + 1)) ?? withoutFirst.get(wanted)
+function exists(target: Laying['target'], { name, experts }: MissingPart): boolean {
+  return experts === null ? target.match(name).names.length > 0 : findExpertParts(target, name, experts)?.length !== 0
 }
 
-function missing({ module, a }: AdapterModule, all: ReadonlySet<string>): Reason {
-  if (all.has(`${module}.in_proj_weight`)) {
-    return refusal('multihead-attention', `The adapter changes ${module}, which is a torch.nn.MultiheadAttention in the target; this registry cannot merge that yet.`, { tensor: a.name, expected: `${module}.weight`, found: `${module}.in_proj_weight` })
-  }
-  return refusal('missing-tensor', `The target has no tensor for the module ${module}, which the adapter changes.`, {
-    tensor: a.name, expected: `${module}.weight`, found: 'none', remedy: 'Choose a target of the same architecture as the base.',
+function missingTensor({ name, factor, experts, title }: MissingPart, modelType: string | null): Reason {
+  return refusal('missing-tensor', `The target has no tensor for ${name}, which the adapter ${title === undefined ? 'changes' : `holds as ${title}`}${experts !== null && experts > 1 ? ` for ${experts} experts` : ''}.`, {
+    tensor: factor, expected: name, found: 'none',
+    remedy: title !== undefined ? 'Publish the model with this module as a version of its own and train on that; a patch adds no modules.'
+      : experts !== null && modelType === null ? 'Publish the target with its config.json, which tells how it stores its experts.'
+      : 'Choose a target of the same architecture as the base.',
   })
 }
 
-function extraLayers(placed: ReadonlyMap<AdapterModule, ManifestTensor>, targetLayers: ReadonlyMap<string, ReadonlySet<number>>, base: ModelManifest | null): Reason[] {
-  const covered = layersByPattern([...placed.values()].map(({ name }) => name))
-  const baseLayers = base === null ? null : layersByPattern(base.tensors.map(({ name }) => name))
+/** Warns of layers that the target has and neither the adapter nor the base knows: they get nothing. */
+export function warnOfExtraLayers({ target, base }: Laying, edited: Iterable<string>): Reason[] {
+  const targetLayers = layersByPattern(target.manifest.tensors.map(({ name }) => name))
+  const baseLayers = base && layersByPattern(base.manifest.tensors.map(({ name }) => name))
+  const covered = layersByPattern(edited)
   const byExtra = new Map<string, string[]>()
   for (const [pattern, layers] of covered) {
     const known = baseLayers?.get(pattern)

@@ -21,12 +21,12 @@ function patch(edits: readonly Edit[], weight = 1): PlannedPatch {
 /** The low-rank edit of one expert, B as PEFT lays it out: (out, rank, E). */
 function expert(index: number): AdditiveEdit {
   return {
-    kind: 'additive', target: 'experts.w', rows: { first: 6 * index, count: 6 }, cols: 8, rank: 2, scale: 0.5, initial: null, consumes: [],
+    kind: 'additive', target: 'experts.w', rows: { first: 6 * index, count: 6 }, cols: 8, rank: 2, scale: 0.5, initial: null, isShared: false, consumes: [],
     left: { tensor: 'b', offset: index, strides: [6, 3] }, right: { tensor: 'a', offset: 16 * index, strides: [8, 1] },
   }
 }
 
-const whole = { target: 'first.weight', rows: { first: 0, count: 4 }, cols: 8, consumes: [] }
+const whole = { target: 'first.weight', rows: { first: 0, count: 4 }, cols: 8, isShared: false, consumes: [] }
 const product = { rank: 2, scale: 0.5, left: { tensor: 'a', offset: 0, strides: [2, 1] }, right: { tensor: 'a', offset: 16, strides: [8, 1] } } as const
 const additive: AdditiveEdit = { ...whole, kind: 'additive', ...product, initial: null }
 const dora: DoraEdit = { ...whole, kind: 'dora', ...product, magnitude: { tensor: 'magnitude', offset: 0 }, axis: 'rows' }

@@ -1,6 +1,6 @@
 import { checkWeight, effectiveScale } from './derivation.ts'
-import { DTYPE_BITS, isMergeable } from './dtype.ts'
-import type { MergeableDtype } from './dtype.ts'
+import { DTYPE_BITS, isMergeable, isTargetDtype } from './dtype.ts'
+import type { MergeableDtype, TargetDtype } from './dtype.ts'
 import type { DoraEdit, Edit, InitialFactors, MatrixView, ValueRun } from './edit.ts'
 import type { ManifestTensor, ModelManifest, PatchManifest } from './manifest.ts'
 
@@ -16,7 +16,7 @@ export interface PlannedPatch {
 /** A tensor that the merge changes. */
 export interface TensorPlan {
   readonly name: string
-  readonly dtype: MergeableDtype
+  readonly dtype: TargetDtype
   readonly shape: readonly number[]
   /** The tensor as a matrix. */
   readonly rows: number
@@ -24,7 +24,7 @@ export interface TensorPlan {
   /** The tensor of the target that W is read from. */
   readonly source: ManifestTensor
   /** The parts of adapter tensors that the blocks need in memory, each once. */
-  readonly factors: readonly StoredBytes[]
+  readonly factors: readonly StoredFactor[]
   /** In order; together they cover every row. */
   readonly blocks: readonly Block<StoredBytes>[]
 }
@@ -38,8 +38,10 @@ export interface StoredBytes {
   /** In bytes from the start of the file. */
   readonly offset: number
   readonly length: number
-  readonly dtype: MergeableDtype
+  readonly dtype: TargetDtype
 }
+
+export type StoredFactor = StoredBytes & { readonly dtype: MergeableDtype }
 
 /** Rows `[first, first + count)`. Without contributions they are copied bit for bit. */
 export interface Block<Bytes> {
@@ -133,7 +135,7 @@ class TensorPlanner {
 
   plan(laid: readonly Laid[]): TensorPlan {
     const { name, dtype, shape } = this.#source
-    if (!isMergeable(dtype)) throw new MergePlanError(name, `The target's ${name} is stored as ${dtype}, which cannot be merged.`)
+    if (!isTargetDtype(dtype)) throw new MergePlanError(name, `The target's ${name} is stored as ${dtype}, which cannot be merged.`)
     const cols = commonColumns(name, laid)
     const rows = shape.reduce((product, size) => product * size, 1) / cols
     const placed = laid.map((one) => ({ ...one, ...rowsAs(name, one.edit, cols) }))
@@ -208,8 +210,12 @@ class TensorPlanner {
     return known.index
   }
 
-  #factors(): StoredBytes[] {
-    return [...this.#spans.values()].map(({ patch, tensor, first, end }) => this.#bytes(patch, 'patch', tensor.name, first, end - first))
+  #factors(): StoredFactor[] {
+    return [...this.#spans.values()].map(({ patch, tensor, first, end }) => {
+      const { dtype, ...bytes } = this.#bytes(patch, 'patch', tensor.name, first, end - first)
+      if (!isMergeable(dtype)) throw new Error(`the factor ${tensor.name} is ${dtype}`)
+      return { ...bytes, dtype }
+    })
   }
 
   /** The offsets of a block's views, which counted from the start of the adapter's tensor, from that of the factor. */
@@ -233,7 +239,7 @@ class TensorPlanner {
   #bytes(patch: number, of: 'patch' | 'base', name: string, first: number, count: number): StoredBytes {
     const { file, offset, length, dtype } = this.#tensor(patch, of, name)
     const width = DTYPE_BITS[dtype] / 8
-    if (!isMergeable(dtype) || (first + count) * width > length) throw new Error(`${name} of the ${of} does not hold ${count} values of ${dtype} from ${first} on`)
+    if (!isTargetDtype(dtype) || (first + count) * width > length) throw new Error(`${name} of the ${of} does not hold ${count} values of ${dtype} from ${first} on`)
     return { patch, of, file, offset: offset + first * width, length: count * width, dtype }
   }
 }

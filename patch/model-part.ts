@@ -1,4 +1,4 @@
-import { VOCABULARY_LAYERS } from './vocabulary-layers.ts'
+import { isVocabularyLayer } from './vocabulary-layers.ts'
 
 /** Parts of a transformer that an analysis tells apart. */
 export const MODEL_PARTS = ['attention', 'mlp', 'embeddings', 'other'] as const
@@ -20,7 +20,7 @@ const LAYERS: Readonly<Record<string, ModelPart>> = {
 export function modelPart(tensor: string): ModelPart {
   const segments = tensor.replace(/\.(weight|bias)$/, '').split('.')
   const layer = segments.at(-1) ?? ''
-  if (VOCABULARY_LAYERS.has(layer)) return 'embeddings'
+  if (isVocabularyLayer(layer)) return 'embeddings'
   const block = segments.slice(0, -1).findLast((segment) => Object.hasOwn(BLOCKS, segment)) ?? (Object.hasOwn(BLOCKS, layer) ? layer : undefined)
   if (block !== undefined) return BLOCKS[block]!
   return Object.hasOwn(LAYERS, layer) ? LAYERS[layer]! : 'other'

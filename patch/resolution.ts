@@ -10,9 +10,9 @@ export const REASON_CODES = [
   // what the adapter is
   'peft-type', 'dora', 'lora-bias', 'trained-bias', 'modules-to-save', 'trainable-tokens', 'base-changing-initialisation',
   'unknown-initialisation', 'target-parameters', 'activated-lora', 'arrow', 'kasa', 'monteclora', 'bdlora', 'qalora', 'velora',
-  'megatron', 'layer-replication', 'weight-tying', 'convolution', 'multihead-attention', 'unknown-config-key',
+  'megatron', 'layer-replication', 'convolution', 'multihead-attention', 'unknown-config-key',
   'unknown-adapter-tensor', 'factor-dtype', 'unsupported-pattern', 'overlapping-patterns', 'unused-pattern', 'untargeted-module',
-  'unused-target-module', 'targeting-unchecked', 'embedding-copy', 'empty-adapter',
+  'unused-target-module', 'targeting-unchecked', 'embedding-copy', 'unchanged-value', 'empty-adapter',
   // how it lies on the target
   'quantized-target', 'tied-weights', 'fewer-layers', 'more-layers', 'missing-tensor', 'ambiguous-tensor', 'tensor-edited-twice',
   'vocabulary-size', 'shape-mismatch', 'layout-mismatch', 'target-dtype', 'unused-adapter-tensor', 'architecture',

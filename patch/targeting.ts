@@ -29,6 +29,18 @@ export function checkTargeting(config: LoraConfig, modules: readonly string[]): 
   return [...reasons, ...unusedTargets(config, modules)]
 }
 
+/** Whether the config's target_modules fits a module; true where that cannot be told. */
+export function moduleTargeting(config: LoraConfig): (module: string) => boolean {
+  if (config.target_modules === null) return () => false
+  if (config.target_modules === ALL_LINEAR) return () => true
+  try {
+    return targetingRule(config)
+  } catch (error) {
+    if (!(error instanceof PatternError)) throw error
+    return () => true
+  }
+}
+
 /** Throws PatternError for an expression that cannot be read. */
 function targetingRule(config: LoraConfig): (module: string) => boolean {
   const targets = config.target_modules ?? []

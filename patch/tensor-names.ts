@@ -1,20 +1,24 @@
+import { diskNames } from './disk-names.ts'
+
 /**
- * The tensors of a checkpoint, looked up by the module that PEFT saw. A checkpoint may lack the first segment of the
- * module's path (GPT-2 on disk has `h.0…` for `transformer.h.0…`) or have one more (an adapter trained on the model
- * without its head), as transformers' `base_model_prefix` allows.
+ * The tensors of a checkpoint, looked up by the names that PEFT saw. A checkpoint may lack the first segment of a
+ * name (GPT-2 on disk has `h.0…` for `transformer.h.0…`) or have one more (an adapter trained on the model without its
+ * head), as transformers' `base_model_prefix` allows; and its model type may store some under other names.
  */
 export interface TensorNames {
-  readonly find: (module: string) => TensorMatch
+  readonly find: (name: string) => TensorMatch
 }
 
 export interface TensorMatch {
-  /** Every tensor that the module may mean; sound where there is exactly one. */
+  /** Every tensor that the name may mean; sound where there is exactly one. */
   readonly names: readonly string[]
-  /** How the path was changed to find it: `` for not at all, `-x` and `+x` for the segment left out or added. */
+  /** How the name was changed to find it: `` for not at all, `-x` and `+x` for the segment left out or added. */
   readonly change: string
 }
 
-export function tensorNames(tensors: readonly { readonly name: string }[]): TensorNames {
+const NONE: TensorMatch = { names: [], change: '' }
+
+export function tensorNames(tensors: readonly { readonly name: string }[], modelType: string | null): TensorNames {
   const all = new Set<string>()
   const firstSegments = new Set<string>()
   const withoutFirst = new Map<string, string[]>()
@@ -28,20 +32,27 @@ export function tensorNames(tensors: readonly { readonly name: string }[]): Tens
     if (same === undefined) withoutFirst.set(rest, [name])
     else same.push(name)
   }
+  function findAs(wanted: string): TensorMatch {
+    if (all.has(wanted)) return { names: [wanted], change: '' }
+    const dot = wanted.indexOf('.')
+    const first = wanted.slice(0, dot < 0 ? wanted.length : dot)
+    // Where the checkpoint knows the first segment, a missing tensor is missing, not named otherwise.
+    if (firstSegments.has(first)) return NONE
+    const longer = withoutFirst.get(wanted) ?? []
+    const shorter = dot < 0 ? null : wanted.slice(dot + 1)
+    // `lm_head.weight` is no bare `weight`.
+    const names = shorter !== null && shorter.includes('.') && all.has(shorter) ? [...longer, shorter] : longer
+    const [name] = names
+    if (name === undefined || names.length > 1) return { names, change: '' }
+    return { names, change: name === shorter ? `-${first}` : `+${name.slice(0, name.indexOf('.'))}` }
+  }
   return {
-    find(module) {
-      const wanted = `${module}.weight`
-      if (all.has(wanted)) return { names: [wanted], change: '' }
-      const dot = module.indexOf('.')
-      const first = module.slice(0, dot < 0 ? module.length : dot)
-      // Where the checkpoint knows the first segment, a missing tensor is missing, not named otherwise.
-      if (firstSegments.has(first)) return { names: [], change: '' }
-      const longer = withoutFirst.get(wanted) ?? []
-      const shorter = dot < 0 ? null : `${module.slice(dot + 1)}.weight`
-      const names = shorter !== null && all.has(shorter) ? [...longer, shorter] : longer
-      const [name] = names
-      if (name === undefined || names.length > 1) return { names, change: '' }
-      return { names, change: name === shorter ? `-${first}` : `+${name.slice(0, name.indexOf('.'))}` }
+    find(name) {
+      for (const wanted of [name, ...diskNames(modelType, name)]) {
+        const match = findAs(wanted)
+        if (match.names.length > 0) return match
+      }
+      return NONE
     },
   }
 }

@@ -52,7 +52,8 @@ def applied_update(model: torch.nn.Module, adapter: Path) -> Tensors:
 def trained_update(trained: PeftModel, base: torch.nn.Module, variant: Variant) -> Tensors:
     """What training changed of the base: PEFT's merge in float64 of the very model that was trained, less the base."""
     untie = "untie" in variant.options
-    doubled = copy.deepcopy(trained).double()
+    # PEFT's tied adapters cannot be copied.
+    doubled = (trained if variant.lora.get("ensure_weight_tying") else copy.deepcopy(trained)).double()
     restore_initial_factors(doubled, in_float64(base), variant)
     if untie:
         untie_head(doubled.get_base_model())

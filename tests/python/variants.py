@@ -203,6 +203,7 @@ INITIALISED = [
 
 TIED = [
     merged("untied-head", "LoRA on a tied head, untied on demand", model="llama-tied", lora={**R4, "target_modules": [*QV, "lm_head"]}, options=UNTIE, peft_is_wrong="the embedding changes too", peft_is_wrong_on=("base", "evolved")),
+    merged("untied-together", "ensure_weight_tying, untied on demand: a pair of factors for each end", model="qwen3", lora={**R4, "target_modules": [*QV, "embed_tokens"], "ensure_weight_tying": True}, options=UNTIE, peft_is_wrong="the shared weight gets the product of each end", peft_is_wrong_on=("base", "evolved")),
     merged("untied-embeddings", "LoRA on tied embeddings, untied on demand", model="qwen3", lora={**R4, "target_modules": [*QV, "embed_tokens"]}, options=UNTIE, peft_is_wrong="the head changes too", peft_is_wrong_on=("base", "evolved")),
 ]
 
@@ -225,8 +226,8 @@ REFUSED = [
     refused("lora-ga", "base-changing-initialisation", "LoRA-GA", lora={**R4, "target_modules": QV}, edit=set_config(init_lora_weights="lora_ga"), options=WITH_BASE),
     refused("tied-head", "tied-weights", "LoRA on a tied head", model="llama-tied", lora={**R4, "target_modules": [*QV, "lm_head"]}),
     refused("tied-embeddings", "tied-weights", "LoRA on tied embeddings", model="llama-tied", lora={**R4, "target_modules": [*QV, "embed_tokens"]}),
+    refused("tied-together", "tied-weights", "ensure_weight_tying, whose factors for the two ends may differ", model="qwen3", lora={**R4, "target_modules": ["embed_tokens"], "ensure_weight_tying": True}),
     refused("tied-modules-to-save", "tied-weights", "modules_to_save of tied embeddings", model="qwen3", lora={**R4, "target_modules": QV, "modules_to_save": ["embed_tokens"]}, options=WITH_BASE),
-    refused("ensure-weight-tying", "weight-tying", "ensure_weight_tying", model="qwen3", lora={**R4, "target_modules": ["embed_tokens"], "ensure_weight_tying": True}),
     refused("grouped-convolution", "convolution", "Conv2d with groups > 1", model="convnext", lora={"r": 16, "lora_alpha": 8, "target_modules": ["stages.0.layers.0.dwconv"]}),
     refused("layer-replication", "layer-replication", "layer_replication", lora={**R4, "target_modules": QV, "layer_replication": [[0, 2], [1, 2]]}),
     refused("alora", "activated-lora", "alora_invocation_tokens", lora={**R4, "target_modules": QV, "alora_invocation_tokens": [5, 6]}),
