@@ -185,7 +185,7 @@ describe('a patch', () => {
   test('is rejected where it lacks a file, holds other weights, or cannot be merged', async () => {
     expect(await rejection('patch', { 'README.md': 'x' })).toEqual(['missing-file adapter_config.json', 'missing-file adapter_model.safetensors'])
     expect(await rejection('patch', { ...patch, 'model.safetensors': safetensors(a), 'training_args.bin': 'x' })).toEqual(['pickle training_args.bin', 'unexpected-weights model.safetensors'])
-    expect(await rejection('patch', { ...patch, 'adapter_config.json': sampleConfig({ target_modules: ['q_proj'], use_dora: true }) })).toEqual(['dora'])
+    expect(await rejection('patch', { ...patch, 'adapter_config.json': sampleConfig({ target_modules: ['q_proj'], kasa_config: { beta: 1 } }) })).toEqual(['kasa'])
     expect(await rejection('patch', { ...patch, 'adapter_config.json': '{' })).toEqual(['invalid-json adapter_config.json'])
     expect(await rejection('patch', { ...patch, 'adapter_config.json': Buffer.from([0x7b, 0xff, 0x7d]) })).toEqual(['bad-utf8 adapter_config.json'])
     expect(await rejection('patch', { ...patch, 'adapter_model.safetensors': safetensors(factors[0]!) })).toEqual([`unpaired-factor adapter_model.safetensors ${factors[0]!.name}`])
