@@ -42,7 +42,7 @@ export async function benchKernel(threads: number, repeats: number): Promise<Ker
     library.addProduct(tensor, { left: matrix(ROWS, rank), right: matrix(rank, COLS), rank, scale: 2 })
     const roofline = Math.min(memcpy, (fma / rank) * 2)
     for (const figures of [false, true]) {
-      const rate = w.length / (await median(repeats, () => library.merge(tensor, path, threads, figures, 0, ROWS, w, out)))
+      const rate = w.length / (await median(repeats, () => library.merge(tensor, path, threads, figures ? 'all' : 'none', 0, ROWS, w, out)))
       kernels.push({ path, threads, rank, figures, bytesPerSecond: rate, overMemcpy: rate / memcpy, overRoofline: rate / roofline })
     }
     library.free(tensor)

@@ -1,6 +1,6 @@
 import { open, readdir, readFile, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Segment } from '../gpu-runner/core/core.ts'
+import type { Allocate, Segment } from '../gpu-runner/core/core.ts'
 import type { Contribution } from '../gpu-runner/core/tensor-merge.ts'
 import { readAdapter } from '../patch/adapter.ts'
 import { effectiveScale } from '../patch/derivation.ts'
@@ -10,11 +10,11 @@ import { adapterEdits } from '../patch/edits.ts'
 import type { ManifestTensor, ModelManifest } from '../patch/manifest.ts'
 import { headerLength, parseHeader, type TensorInfo } from '../patch/safetensors.ts'
 
-/** One file of the model and the segments of its merged form; null where the patch does not touch it. */
+/** One file of the model and the segments of its merged form. */
 export interface PlannedFile {
   readonly path: string
   readonly size: number
-  readonly segments: readonly Segment[] | null
+  readonly segments: readonly Segment[]
   /** The `merge` segments alone: what a registry stores. */
   readonly changed: readonly Segment[]
 }
@@ -52,9 +52,9 @@ export async function planMerge(modelFolder: string, adapterFolder: string): Pro
   if (refusals.length > 0) throw new Error(refusals.map(({ message }) => message).join('\n'))
   const byTarget = new Map(edits.map((edit) => [edit.target, edit]))
 
-  const factor = async ({ tensor, offset, strides }: MatrixView) => {
+  const factor = async ({ tensor, offset, strides }: MatrixView, allocate: Allocate) => {
     const { begin, end, dtype } = factors.get(tensor)!
-    const bytes = Buffer.alloc(end - begin)
+    const bytes = allocate(end - begin)
     await adapterFile.read(bytes, 0, bytes.length, adapterHeader.dataOffset + begin)
     return { bytes, dtype, offset, strides }
   }
@@ -68,10 +68,10 @@ export async function planMerge(modelFolder: string, adapterFolder: string): Pro
         if (edit.kind !== 'additive') throw new Error(`${name} has an edit of the kind ${edit.kind}`)
         if (!isMergeable(dtype)) throw new Error(`${name} is ${dtype}`)
         if (dataOffset + begin > copiedTo) segments.push({ kind: 'copy', offset: copiedTo, length: dataOffset + begin - copiedTo })
-        const contributions = async (): Promise<Contribution[]> => [{
+        const contributions = async (allocate: Allocate): Promise<Contribution[]> => [{
           kind: 'product',
-          left: await factor(edit.left),
-          right: await factor(edit.right),
+          left: await factor(edit.left, allocate),
+          right: await factor(edit.right, allocate),
           rank: edit.rank,
           scale: effectiveScale(1, edit.scale),
         }]
@@ -80,7 +80,7 @@ export async function planMerge(modelFolder: string, adapterFolder: string): Pro
       }
       const changed = segments.filter(({ kind }) => kind === 'merge')
       if (copiedTo < size) segments.push({ kind: 'copy', offset: copiedTo, length: size - copiedTo })
-      return { path, size, segments: changed.length > 0 ? segments : null, changed }
+      return { path, size, segments, changed }
     }),
     close: () => adapterFile.close(),
   }

@@ -3,15 +3,16 @@
  * `node bench/merge-run.ts MODEL ADAPTER OUTPUT complete|changed [sync]`. Prints JSON with its own seconds,
  * from the first look at the files to the last rename; Node's start is not in it.
  */
-import { cp, mkdir, readdir, copyFile, constants } from 'node:fs/promises'
+import { cp, mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { loadCore } from '../gpu-runner/core/core.ts'
+import { loadCore, type MergeProfile } from '../gpu-runner/core/core.ts'
 import { planMerge } from './merge-plan.ts'
 
 export interface MergeRun {
   readonly seconds: number
   readonly bytesWritten: number
   readonly cloned: boolean
+  readonly profile: MergeProfile
 }
 
 /** Merges a folder into another; `changed` writes only the changed tensors, one file a shard. */
@@ -20,33 +21,23 @@ export async function runMerge(modelFolder: string, adapterFolder: string, outpu
   const start = performance.now()
   await mkdir(output, { recursive: true })
   const plan = await planMerge(modelFolder, adapterFolder)
-  let bytesWritten = 0
-  let cloned = false
-  // Two files at a time: the kernel lets only one thread write into a file at once.
-  const queue = [...plan.files]
-  const worker = async () => {
-    for (let file = queue.shift(); file; file = queue.shift()) {
-      const source = join(modelFolder, file.path)
-      const destination = join(output, file.path)
-      const segments = what === 'complete' ? file.segments : file.changed
-      if (segments === null) {
-        await copyFile(source, destination, constants.COPYFILE_FICLONE)
-        bytesWritten += file.size
-      } else if (segments.length > 0) {
-        const result = await core.writeMergedFile({ source, destination, segments, sync })
-        bytesWritten += result.bytes
-        cloned ||= result.cloned
-      }
-    }
-  }
-  await Promise.all([worker(), worker()])
+  const files = plan.files.flatMap(({ path, segments, changed }) => {
+    const written = what === 'complete' ? segments : changed
+    return written.length === 0 ? [] : [{ source: join(modelFolder, path), destination: join(output, path), segments: written }]
+  })
+  const result = await core.writeMergedFiles({ files, sync, figures: 'count' })
   await plan.close()
   if (what === 'complete') {
     for (const name of await readdir(modelFolder)) {
       if (!name.endsWith('.safetensors')) await cp(join(modelFolder, name), join(output, name))
     }
   }
-  return { seconds: (performance.now() - start) / 1000, bytesWritten, cloned }
+  return {
+    seconds: (performance.now() - start) / 1000,
+    bytesWritten: result.files.reduce((sum, { bytes }) => sum + bytes, 0),
+    cloned: result.bytesCloned > 0,
+    profile: result.profile,
+  }
 }
 
 if (process.argv[1] === import.meta.filename) {

@@ -1,9 +1,8 @@
 import { constants } from 'node:fs'
 import { copyFile, mkdir, readdir, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { blockContributions } from '../gpu-runner/core/block-contributions.ts'
-import { loadCore } from '../gpu-runner/core/core.ts'
-import type { Segment } from '../gpu-runner/core/merged-file.ts'
+import { blockContributions, type LoadedFactor } from '../gpu-runner/core/block-contributions.ts'
+import { loadCore, type Allocate, type MergedFileSpec, type MergeProfile, type Segment } from '../gpu-runner/core/core.ts'
 import { derivationId, modelDigest, newDerivation, patchDigest } from '../patch/derivation.ts'
 import { DTYPE_BITS } from '../patch/dtype.ts'
 import { readAdapter } from '../patch/adapter.ts'
@@ -12,17 +11,17 @@ import { adapterEdits } from '../patch/edits.ts'
 import { layoutMerge, type ChangedFile, type MergedLayout } from '../patch/layout.ts'
 import type { PatchManifest } from '../patch/manifest.ts'
 import { notYetMerged } from '../patch/not-yet.ts'
-import { planMerge, type StoredFactor, type TensorPlan } from '../patch/merge-plan.ts'
+import { planMerge, type TensorPlan } from '../patch/merge-plan.ts'
 import type { Reason } from '../patch/resolution.ts'
 import { CliError, EXIT } from './exit.ts'
 import { digestFiles } from './file-digests.ts'
 import { folderKind } from './folder-kind.ts'
 import { readLocalModel, readLocalPatch, type LocalModel } from './local-model.ts'
 import { OWNER_NAME, type OutputFolder } from './output-folder.ts'
+import { openPatches, type OpenPatches } from './open-patches.ts'
 import { startProgress } from './progress.ts'
 import { publishableFiles, type LocalFile } from './publishable-files.ts'
 import { describeReason } from './reasons.ts'
-import { readBytes } from './safetensors-file.ts'
 import type { Session } from './session.ts'
 
 export interface LocalPatch {
@@ -31,6 +30,7 @@ export interface LocalPatch {
   readonly digest: string
   readonly manifest: PatchManifest
   readonly edits: readonly Edit[]
+  readonly hashSeconds: number
   readonly reasons: readonly Reason[]
 }
 
@@ -38,6 +38,7 @@ export interface LocalTarget extends LocalModel {
   readonly folder: string
   readonly digest: string
   readonly local: readonly LocalFile[]
+  readonly hashSeconds: number
 }
 
 export interface LocalMerge {
@@ -52,15 +53,15 @@ export interface LocalMerge {
 export async function readTarget(session: Session, folder: string): Promise<LocalTarget> {
   const { files: local } = await publishableFiles(folder)
   if (folderKind(folder, local, 'model') !== 'model') throw new CliError(EXIT.usage, 'usage', `${folder} is a patch; the first folder must be the model that it goes onto.`)
-  const files = await hash(session, folder, local)
-  return { folder, local, digest: await modelDigest(files), ...(await readLocalModel(folder, local, files)) }
+  const { files, hashSeconds } = await hash(session, folder, local)
+  return { folder, local, hashSeconds, digest: await modelDigest(files), ...(await readLocalModel(folder, local, files)) }
 }
 
 /** A patch folder laid on the target. Throws where it does not fit. */
 export async function readPatch(session: Session, folder: string, weight: number, target: LocalTarget): Promise<LocalPatch> {
   const { files: local } = await publishableFiles(folder)
   folderKind(folder, local, 'patch')
-  const files = await hash(session, folder, local)
+  const { files, hashSeconds } = await hash(session, folder, local)
   const manifest = await readLocalPatch(folder, local, files)
   const laid = adapterEdits(readAdapter(manifest.adapterConfig, manifest.tensors), target.manifest)
   const { edits } = laid
@@ -69,7 +70,7 @@ export async function readPatch(session: Session, folder: string, weight: number
   if (refusals.length > 0) {
     throw new CliError(EXIT.incompatible, 'incompatible', `${folder} does not fit ${target.folder}:\n${refusals.map((reason) => `  - ${describeReason(reason)}`).join('\n')}`, { details: { reasons: refusals } })
   }
-  return { folder, weight, digest: await patchDigest(files), manifest, edits, reasons }
+  return { folder, weight, digest: await patchDigest(files), manifest, edits, hashSeconds, reasons }
 }
 
 export async function planLocalMerge(target: LocalTarget, patches: readonly LocalPatch[]): Promise<LocalMerge> {
@@ -85,40 +86,49 @@ export async function planLocalMerge(target: LocalTarget, patches: readonly Loca
   return { target, patches, derivation, plans, layout }
 }
 
-/** Writes the merged model into the partial folder: changed files through the core, the others as copies. */
-export async function writeLocalMerge(session: Session, merge: LocalMerge, folder: OutputFolder): Promise<{ bytes: number; tensors: number; nonFinite: number; engine: string }> {
+export interface LocalResult {
+  readonly bytes: number
+  readonly tensors: number
+  readonly nonFinite: number
+  readonly engine: string
+  readonly merging: MergeProfile
+}
+
+/** Writes the merged model into the partial folder: safetensors files through the core, the others as copies. */
+export async function writeLocalMerge(session: Session, merge: LocalMerge, folder: OutputFolder): Promise<LocalResult> {
   for (const name of await readdir(folder.partial)) {
     if (name !== OWNER_NAME) await rm(join(folder.partial, name), { recursive: true, force: true })
   }
   const core = await loadCore()
-  const total = merge.layout.files.reduce((sum, { size }) => sum + size, 0)
   const sources = new Map(merge.target.local.map((file) => [file.path, file.absolute]))
+  const patches = openPatches(merge.patches.map((patch) => patch.folder))
   const progress = startProgress('Merging', 'bytes', session.quiet)
-  let done = 0
-  let tensors = 0
-  let nonFinite = 0
   try {
+    const files: MergedFileSpec[] = []
     for (const file of merge.layout.files) {
       session.signal.throwIfAborted()
       const [source, destination] = [sources.get(file.path)!, join(folder.partial, file.path)]
       await mkdir(dirname(destination), { recursive: true })
-      if (file.changed) {
-        const segments = fileSegments(merge, file)
-        tensors += segments.filter(({ kind }) => kind === 'merge').length
-        const { figures } = await core.writeMergedFile({ source, destination, segments, onProgress: (count) => progress.update(done + count, total), signal: session.signal })
-        nonFinite += figures.reduce((sum, figure) => sum + figure.nonFinite, 0)
-      } else {
-        await copyFile(source, destination, constants.COPYFILE_FICLONE)
-      }
-      progress.update((done += file.size), total)
+      if (file.changed) files.push({ source, destination, segments: fileSegments(merge, patches, file) })
+      else if (merge.target.headers.has(file.path)) files.push({ source, destination, segments: [{ kind: 'copy', offset: 0, length: file.size }] })
+      else await copyFile(source, destination, constants.COPYFILE_FICLONE)
+    }
+    const written = await core.writeMergedFiles({ files, figures: 'count', onProgress: (done, total) => progress.update(done, total), signal: session.signal })
+    const figures = written.files.flatMap((file) => file.figures)
+    return {
+      bytes: merge.layout.files.reduce((sum, { size }) => sum + size, 0),
+      tensors: merge.plans.length,
+      nonFinite: figures.reduce((sum, { nonFinite }) => sum + nonFinite, 0),
+      engine: `${core.version} ${core.path}`,
+      merging: written.profile,
     }
   } finally {
     progress.stop()
+    await patches.close()
   }
-  return { bytes: total, tensors, nonFinite, engine: `${core.version} ${core.path}` }
 }
 
-function fileSegments({ plans, patches }: LocalMerge, file: ChangedFile): Segment[] {
+function fileSegments({ plans }: LocalMerge, patches: OpenPatches, file: ChangedFile): Segment[] {
   const byName = new Map(plans.map((plan) => [plan.name, plan]))
   return file.pieces.flatMap((piece): Segment[] => {
     if (piece.kind === 'header') return [{ kind: 'bytes', bytes: file.header }]
@@ -127,22 +137,24 @@ function fileSegments({ plans, patches }: LocalMerge, file: ChangedFile): Segmen
   })
 }
 
-function tensorSegments({ dtype, cols, source, factors, blocks }: TensorPlan, patches: readonly LocalPatch[]): Segment[] {
+function tensorSegments({ dtype, cols, source, factors, blocks }: TensorPlan, patches: OpenPatches): Segment[] {
   const rowBytes = (cols * DTYPE_BITS[dtype]) / 8
   return blocks.map((block): Segment => {
     const { first, count, contributions } = block
     const offset = source.offset + first * rowBytes
     if (contributions.length === 0) return { kind: 'copy', offset, length: count * rowBytes }
-    const contributionsOf = async () => blockContributions(block, cols, await Promise.all(factors.map((factor) => readFactor(patches, factor))))
+    const contributionsOf = async (allocate: Allocate) => {
+      const loaded: LoadedFactor[] = []
+      for (const factor of factors) loaded.push(await patches.read(factor, allocate))
+      return blockContributions(block, cols, loaded)
+    }
     return { kind: 'merge', offset, dtype, rows: count, cols, contributions: contributionsOf }
   })
 }
 
-async function readFactor(patches: readonly LocalPatch[], { patch, file, offset, length, dtype }: StoredFactor) {
-  return { bytes: await readBytes(join(patches[patch]!.folder, file), offset, length), dtype }
-}
-
 async function hash(session: Session, folder: string, local: readonly LocalFile[]) {
+  const start = performance.now()
   const progress = startProgress(`Hashing ${folder}`, 'bytes', session.quiet)
-  return digestFiles(folder, local, session.signal, progress).finally(() => progress.stop())
+  const files = await digestFiles(folder, local, session.signal, progress).finally(() => progress.stop())
+  return { files, hashSeconds: (performance.now() - start) / 1000 }
 }

@@ -22,19 +22,3 @@ export async function readSafetensorsHeader(absolute: string, shown: string = ab
     await file.close()
   }
 }
-
-/** `length` bytes from `offset` of a file. */
-export async function readBytes(absolute: string, offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
-  const file = await open(absolute, 'r')
-  try {
-    const bytes = new Uint8Array(length)
-    for (let done = 0; done < length; ) {
-      const { bytesRead } = await file.read(bytes, done, length - done, offset + done)
-      if (bytesRead === 0) throw new SafetensorsError('truncated', `${absolute} ends before byte ${offset + length}`)
-      done += bytesRead
-    }
-    return bytes
-  } finally {
-    await file.close()
-  }
-}

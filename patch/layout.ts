@@ -120,8 +120,8 @@ async function changedFile(
 ): Promise<{ merged: ChangedFile; shift: number }> {
   const metadata = input.metadata.get(file.path)
   if (metadata === undefined) throw new LayoutError(`The metadata of ${file.path} is missing.`)
-  const header = writeHeader(tensors, { ...metadata, [DERIVATION_METADATA_KEY]: input.derivationId })
   const dataStart = checkData(file, tensors)
+  const header = writeHeader(tensors, { ...metadata, [DERIVATION_METADATA_KEY]: input.derivationId }, dataStart)
   const pieces: Piece[] = [{ kind: 'header', length: header.length }]
   let copied = dataStart
   for (const tensor of tensors) {

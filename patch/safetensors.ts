@@ -93,11 +93,15 @@ function checkCoverage(tensors: readonly TensorInfo[], dataLength: number): void
   if (at < dataLength) throw new SafetensorsError('trailing-bytes', `the tensors end at data byte ${at}, the file has ${dataLength}`)
 }
 
+/** Blocks of file systems, which share equal ones between files where these lie at the same place within a block. */
+const BLOCK_BYTES = 4096
+
 /**
  * The header (8-byte prefix and JSON) of a file that holds `tensors` in this order, without gaps.
- * Padded with spaces so that the data section starts at a multiple of 8. Equal input gives equal bytes.
+ * Padded with spaces so that the data section starts at a multiple of 8, and at the same place within a block of 4096
+ * bytes as `dataOffset` where that is a multiple of 8 too. Equal input gives equal bytes.
  */
-export function writeHeader(tensors: readonly { name: string; dtype: Dtype; shape: readonly number[] }[], metadata: Readonly<Record<string, string>> = {}): Uint8Array {
+export function writeHeader(tensors: readonly { name: string; dtype: Dtype; shape: readonly number[] }[], metadata: Readonly<Record<string, string>> = {}, dataOffset: number | null = null): Uint8Array {
   const entries: string[] = []
   if (Object.keys(metadata).length > 0) entries.push(`"__metadata__":${JSON.stringify(Object.fromEntries(Object.entries(metadata).sort(([a], [b]) => (a < b ? -1 : 1))))}`)
   let at = 0
@@ -107,7 +111,8 @@ export function writeHeader(tensors: readonly { name: string; dtype: Dtype; shap
     at = end
   }
   const json = new TextEncoder().encode(`{${entries.join(',')}}`)
-  const padded = Math.ceil(json.byteLength / 8) * 8
+  const [unit, start] = dataOffset !== null && dataOffset % 8 === 0 ? [BLOCK_BYTES, dataOffset % BLOCK_BYTES] : [8, 0]
+  const padded = Math.ceil((8 + json.byteLength - start) / unit) * unit + start - 8
   const header = new Uint8Array(8 + padded).fill(0x20, 8)
   new DataView(header.buffer).setBigUint64(0, BigInt(padded), true)
   header.set(json, 8)

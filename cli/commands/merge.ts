@@ -3,6 +3,7 @@ import type { Command } from 'commander'
 import { checkWeight } from '../../patch/derivation.ts'
 import { usageError } from '../exit.ts'
 import { formatBytes, formatFields, plural } from '../format.ts'
+import { describeProfile, mergeProfile } from '../merge-profile.ts'
 import { planLocalMerge, readPatch, readTarget, writeLocalMerge, type LocalPatch } from '../local-merge.ts'
 import { collectOption } from '../option-values.ts'
 import { openOutputFolder } from '../output-folder.ts'
@@ -13,6 +14,7 @@ interface MergeOptions extends CommonOptions {
   output: string
   weight?: string[]
   force?: boolean
+  profile?: boolean
 }
 
 const EXAMPLES = `
@@ -29,6 +31,7 @@ export function addMerge(program: Command): void {
     .requiredOption('-o, --output <folder>', 'folder to make')
     .option('-w, --weight <weight>', 'weight of the first patch, then of the second, …; 1 where not given', collectOption)
     .option('-f, --force', 'replace an output folder that is not empty')
+    .option('--profile', 'say where the time went')
     .addHelpText('after', EXAMPLES)
   answerWith(command, (session, options: MergeOptions, model: string, patches: string[]) => merge(session, options, model, patches))
 }
@@ -48,17 +51,19 @@ async function merge(session: Session, options: MergeOptions, model: string, fol
       }
     }
     const plan = await planLocalMerge(target, patches)
-    const { bytes, tensors, nonFinite, engine } = await writeLocalMerge(session, plan, output)
+    const { bytes, tensors, nonFinite, engine, merging } = await writeLocalMerge(session, plan, output)
     if (nonFinite > 0) session.warn(`Warning: ${plural(nonFinite, 'element')} of the changed tensors ${nonFinite === 1 ? 'is' : 'are'} NaN or infinite; the model or a weight is at fault.`)
     await output.finish()
+    const profile = options.profile ? mergeProfile([target, ...patches], merging) : null
     const files = plan.layout.files.map(({ path, size, etag, changed }) => ({ path, size, etag, changed }))
     return {
       json: {
         derivation: plan.derivation, output: output.output, bytes, files, changedTensors: tensors, engine,
         target: { folder: model, digest: target.digest },
         patches: patches.map(({ folder, digest, weight, reasons }) => ({ folder, digest, weight, reasons })),
+        ...(profile && { profile }),
       },
-      text: formatFields([['derivation', plan.derivation], ['output', output.output], ['changed', plural(tensors, 'tensor')], ['written', `${plural(files.length, 'file')}, ${formatBytes(bytes)}`]]),
+      text: formatFields([['derivation', plan.derivation], ['output', output.output], ['changed', plural(tensors, 'tensor')], ['written', `${plural(files.length, 'file')}, ${formatBytes(bytes)}`]]) + (profile ? `\n\n${describeProfile(profile)}` : ''),
     }
   } catch (error) {
     // A merge is quick to run again, and what is half written cannot be told from what is whole.

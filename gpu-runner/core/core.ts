@@ -3,12 +3,14 @@ import type { Dtype } from '../../patch/dtype.ts'
 import type { TensorInfo } from '../../patch/safetensors.ts'
 import { openAnalysisLibrary } from './analysis-library.ts'
 import { CORE_DTYPES, CoreError, openLibrary, PATHS, type CorePath, type Library } from './library.ts'
-import { writeMergedFile, type MergedFile, type MergedFileJob } from './merged-file.ts'
+import type { MergedFile, MergedFileSpec } from './merged-file.ts'
+import { writeMergedFiles, type MergedFiles, type MergedFilesJob } from './merged-files.ts'
 import { openAnalysis, type AnalysisSpec, type TensorAnalysis } from './tensor-analysis.ts'
 import { openTensor, type TensorMerge, type TensorOptions, type TensorSpec } from './tensor-merge.ts'
 
 export { CoreError, type CorePath } from './library.ts'
-export type { MergedFile, MergedFileJob, Segment } from './merged-file.ts'
+export type { Allocate, MergedFile, MergedFileSpec, Segment } from './merged-file.ts'
+export type { MergedFiles, MergedFilesJob, MergeProfile } from './merged-files.ts'
 export type { AnalysisSpec, TensorAnalysis } from './tensor-analysis.ts'
 export type { Contribution, FactorBytes, MergeFigures, StoredNumbers, TensorMerge, TensorOptions, TensorSpec } from './tensor-merge.ts'
 
@@ -29,8 +31,10 @@ export interface Core {
    * Offsets are from the start of the file. @throws CoreError, `invalid` where the header is unsound.
    */
   readHeader(bytes: Uint8Array, fileSize: number): Promise<TensorInfo[]>
-  /** Writes one merged file from one source file (merged-file.ts). */
-  writeMergedFile(job: MergedFileJob): Promise<MergedFile>
+  /** Writes merged files, each from one source file (merged-files.ts). */
+  writeMergedFiles(job: MergedFilesJob): Promise<MergedFiles>
+  /** One of them. */
+  writeMergedFile(job: MergedFileSpec & Omit<MergedFilesJob, 'files'>): Promise<MergedFile>
 }
 
 export interface CoreOptions {
@@ -61,7 +65,8 @@ export async function loadCore(options: CoreOptions = {}): Promise<Core> {
     analysis: (spec) => openAnalysis({ library, path, threads }, analysisLibrary, spec),
     countNonFinite: async (bytes, dtype) => countNonFinite(library, bytes, dtype),
     readHeader: (bytes, fileSize) => library.readHeader(bytes, fileSize),
-    writeMergedFile: (job) => writeMergedFile({ library, path, threads }, job),
+    writeMergedFiles: (job) => writeMergedFiles({ library, path, threads }, job),
+    writeMergedFile: async (job) => (await writeMergedFiles({ library, path, threads }, { ...job, files: [job] })).files[0]!,
   }
 }
 

@@ -27,10 +27,9 @@ void finish_scalar(const Tile &tile, const TileValues &t, const TileOf<typename 
       const Real y = given ? given->at[i][j] : w + added;
       const typename Element::Storage rounded = Element::round(y);
       std::memcpy(out_row + j * sizeof rounded, &rounded, sizeof rounded);
-      if (!tile.lanes) continue;
       const Real written = Element::load(rounded);
       if (!std::isfinite(written)) {
-        tile.lanes[i].non_finite++;
+        if (tile.non_finite) tile.non_finite[i]++;
         continue;
       }
       const uint64_t lane = j % kLanes;

@@ -45,7 +45,7 @@ export interface Library {
   /** Whether `measure` has to see all rows, in order, before the first merge. */
   measures(tensor: TensorHandle): boolean
   measure(tensor: TensorHandle, path: CorePath, threads: number, firstRow: number, rowCount: number, w: Uint8Array): Promise<void>
-  merge(tensor: TensorHandle, path: CorePath, threads: number, figures: boolean, firstRow: number, rowCount: number, w: Uint8Array, out: Uint8Array, operands?: readonly Uint8Array[]): Promise<void>
+  merge(tensor: TensorHandle, path: CorePath, threads: number, figures: FiguresKept, firstRow: number, rowCount: number, w: Uint8Array, out: Uint8Array, operands?: readonly Uint8Array[]): Promise<void>
   figures(tensor: TensorHandle): { patchNorm: number; realisedNorm: number; residualNorm: number; nonFinite: number }
   free(tensor: TensorHandle): void
   countNonFinite(bytes: Uint8Array, dtype: number): Promise<number>
@@ -53,9 +53,8 @@ export interface Library {
   readHeader(bytes: Uint8Array, fileSize: number): Promise<TensorInfo[]>
   openSource(file: number): SourceHandle
   freeSource(source: SourceHandle): void
-  /** 64-bit words: `segments` has six each, as portllm_segment; `operands` two, as portllm_operand; `control` three, as portllm_control. */
-  writeSegments(source: SourceHandle, destination: number, segments: BigUint64Array, operands: BigUint64Array, path: CorePath, threads: number, control: BigUint64Array): Promise<void>
-  cloneFile(source: number, destination: number): boolean
+  /** `operands`: two 64-bit words each, as portllm_operand; `control`: as many as portllm_control has. */
+  writeSegments(outputs: readonly Output[], operands: readonly bigint[], path: CorePath, threads: number, figures: FiguresKept, control: BigUint64Array): Promise<void>
   copyMemory(out: Uint8Array, from: Uint8Array, threads: number): Promise<void>
   fmaRate(path: CorePath, threads: number): Promise<number>
 }
@@ -78,6 +77,22 @@ export interface NativeProduct {
   readonly rank: number
   readonly scale: number
 }
+
+/** What a merge keeps for its figures: the norms cost time, the count of outputs that are not finite does not. */
+export type FiguresKept = 'none' | 'count' | 'all'
+const KEPT = { none: 0, all: 1, count: 2 } as const
+
+/** What is written into one open file. */
+export interface Output {
+  readonly source: SourceHandle
+  readonly destination: number
+  /** Six 64-bit words each, as portllm_segment. */
+  readonly segments: readonly bigint[]
+}
+
+/** Words of portllm_control. */
+export const CONTROL = { cancel: 0, bytesDone: 1, errorNumber: 2, errorOutput: 3, read: 4, kernel: 5, write: 6, copy: 7, bytesCloned: 8 } as const
+export const CONTROL_WORDS = 9
 
 let opened: Promise<Library> | undefined
 
@@ -113,8 +128,7 @@ function bind(file: string): Library {
   const header = failing('portllm_read_header', [memory, 'uint64_t', 'uint64_t', memory, 'uint64_t', memory])
   const sourceOpen = failing('portllm_source_open', ['int32_t', koffi.out(koffi.pointer(sourcePointer))])
   const sourceFree = handle.func('portllm_source_free', 'void', [sourcePointer])
-  const write = failing('portllm_write_segments', [sourcePointer, 'int32_t', memory, 'uint64_t', memory, 'uint64_t', 'int32_t', 'uint32_t', memory])
-  const clone = handle.func('portllm_clone_file', 'int32_t', ['int32_t', 'int32_t'])
+  const write = failing('portllm_write_segments', [memory, 'uint64_t', memory, 'uint64_t', 'int32_t', 'uint32_t', 'int32_t', memory])
   const copy = handle.func('portllm_copy_memory', 'void', [memory, memory, 'uint64_t', 'uint32_t'])
   const fmaRate = handle.func('portllm_fma_rate', 'double', ['int32_t', 'uint32_t'])
 
@@ -133,8 +147,8 @@ function bind(file: string): Library {
     addReplace: (tensor, value) => callNow(addReplace, [tensor, value]),
     measures: (tensor) => measures(tensor) === 1,
     measure: (tensor, path, threads, firstRow, rowCount, w) => call(measure, [tensor, PATHS[path], threads, firstRow, rowCount, w, w.byteLength]),
-    merge: (tensor, path, threads, withFigures, firstRow, rowCount, w, out, operands = []) =>
-      call(merge, [tensor, PATHS[path], threads, withFigures ? 1 : 0, firstRow, rowCount, w, w.byteLength, out, out.byteLength,
+    merge: (tensor, path, threads, figuresKept, firstRow, rowCount, w, out, operands = []) =>
+      call(merge, [tensor, PATHS[path], threads, KEPT[figuresKept], firstRow, rowCount, w, w.byteLength, out, out.byteLength,
         operands.map((operand) => ({ bytes: operand, size: operand.byteLength })), operands.length]),
     figures(tensor) {
       const values = new Float64Array(4)
@@ -161,9 +175,11 @@ function bind(file: string): Library {
       return made[0]!
     },
     freeSource: (source) => sourceFree(source),
-    writeSegments: (source, destination, segments, operands, path, threads, control) =>
-      call(write, [source, destination, segments, segments.length / 6, operands, operands.length / 2, PATHS[path], threads, control]),
-    cloneFile: (source, destination) => clone(source, destination) === 1,
+    async writeSegments(outputs, operands, path, threads, figuresKept, control) {
+      const segments = outputs.map((output) => BigUint64Array.from(output.segments))
+      const words = outputs.flatMap(({ source, destination }, i) => [source, BigInt(destination), koffi.address(segments[i]!), BigInt(segments[i]!.length / 6)])
+      await call(write, [BigUint64Array.from(words), outputs.length, BigUint64Array.from(operands), operands.length / 2, PATHS[path], threads, KEPT[figuresKept], control], segments)
+    },
     copyMemory: (out, from, threads) => callPlain(copy, [out, from, Math.min(out.byteLength, from.byteLength), threads]).then(() => undefined),
     fmaRate: (path, threads) => callPlain(fmaRate, [PATHS[path], threads]) as Promise<number>,
   }
@@ -178,20 +194,23 @@ type NativeFunction = ReturnType<LibraryHandle['func']>
 /** Arguments of running calls: their memory must not be collected while native threads use it. */
 const held = new Set<readonly unknown[]>()
 
-function callPlain(native: NativeFunction, args: readonly unknown[]): Promise<unknown> {
+function callPlain(native: NativeFunction, args: readonly unknown[], alive?: unknown): Promise<unknown> {
   return new Promise((resolve, reject) => {
-    held.add(args)
+    const used = [args, alive]
+    held.add(used)
     native.async(...args, (error: unknown, result: unknown) => {
-      held.delete(args)
+      held.delete(used)
       if (error) reject(error)
       else resolve(result)
     })
   })
 }
 
-export async function call(native: NativeFunction, args: readonly unknown[]): Promise<void> {
+/** `alive`: memory that the arguments point to. */
+export async function call(native: NativeFunction, args: readonly unknown[], alive?: unknown): Promise<void> {
   const message = Buffer.alloc(MESSAGE_SIZE)
-  check((await callPlain(native, [...args, message, MESSAGE_SIZE])) as number, message)
+  const status = await callPlain(native, [...args, message, MESSAGE_SIZE], alive)
+  check(status as number, message)
 }
 
 export function callNow(native: NativeFunction, args: readonly unknown[]): void {

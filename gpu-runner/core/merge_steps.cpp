@@ -73,7 +73,8 @@ class StepMerge {
     });
   }
 
-  void merge(bool with_figures, bool stream) {
+  void merge(int32_t kept, bool stream) {
+    const bool norms = kept == PORTLLM_KEEP_FIGURES, counts = kept != PORTLLM_KEEP_NOTHING;
     uint64_t band_rows = kBandRows;
     uint64_t by_rows = 0;
     for (const Step &step : tensor_.steps) by_rows += step.kind == Step::kDora && !step.by_columns ? 1 : 0;
@@ -83,7 +84,8 @@ class StepMerge {
     for (uint64_t band = rows_.first; band < end;) {
       band_group_ = band / kTileRows;
       const uint64_t band_end = std::min(end, band_group_ * kTileRows + band_rows);
-      lanes_.assign(with_figures ? band_rows : 0, RowLanes{});
+      lanes_.assign(norms ? band_rows : 0, RowLanes{});
+      non_finite_.assign(counts ? band_rows : 0, 0);
       row_factors_.resize(by_rows * band_rows);
       double *factors = row_factors_.data();
       for (const Step &step : tensor_.steps) {
@@ -93,9 +95,9 @@ class StepMerge {
       }
       band_rows_ = band_rows;
       walk(tensor_, band, band_end, 0, panels, [&](const Place &place) { merge_tile(place); });
-      for (uint64_t i = band; with_figures && i < band_end; i++) {
-        const RowLanes &row = lanes_[i - band_group_ * kTileRows];
-        tensor_.figures[i] = {sum_lanes(row.patch), sum_lanes(row.realised), sum_lanes(row.residual), row.non_finite};
+      for (uint64_t i = band; counts && i < band_end; i++) {
+        const uint64_t place = i - band_group_ * kTileRows;
+        tensor_.figures[i] = row_figures(norms ? &lanes_[place] : nullptr, non_finite_[place]);
       }
       band = band_end;
     }
@@ -259,16 +261,19 @@ class StepMerge {
   void finish(const Place &place, const TileValues &t, const TileOf<Real> *y) {
     const uint64_t offset = (place.from - rows_.first) * tensor_.row_bytes + place.col * element_bytes(tensor_.dtype);
     RowLanes *lanes = lanes_.empty() ? nullptr : &lanes_[(place.group - band_group_) * kTileRows];
+    uint64_t *non_finite = non_finite_.empty() ? nullptr : &non_finite_[(place.group - band_group_) * kTileRows];
     Tile tile{};
     tile.w_stride = tile.out_stride = tensor_.row_bytes;
     tile.w = rows_.w + offset;
     tile.out = rows_.out + offset;
     tile.lanes = lanes;
+    tile.non_finite = non_finite;
     tile.stream = stream_;
     if (place.whole()) return finish_tile(tile, t, y);
 
     alignas(64) uint8_t edge[kTileRows * kTileCols * sizeof(double)] = {};
     RowLanes discarded[kTileRows] = {};
+    uint64_t counted[kTileRows] = {};
     const uint64_t row_bytes = kTileCols * element_bytes(tensor_.dtype), used = place.cols * element_bytes(tensor_.dtype);
     const uint64_t rows = place.to - place.from, skipped = place.skipped();
     for (uint64_t i = 0; i < rows; i++) std::memcpy(edge + (skipped + i) * row_bytes, tile.w + i * tensor_.row_bytes, used);
@@ -280,8 +285,10 @@ class StepMerge {
       padded.lanes = discarded;
       std::copy(lanes + skipped, lanes + skipped + rows, discarded + skipped);
     }
+    if (non_finite) padded.non_finite = counted;
     finish_tile(padded, t, y);
     if (lanes) std::copy(discarded + skipped, discarded + skipped + rows, lanes + skipped);
+    for (uint64_t i = skipped; non_finite && i < skipped + rows; i++) non_finite[i] += counted[i];
     for (uint64_t i = 0; i < rows; i++) std::memcpy(tile.out + i * tensor_.row_bytes, edge + (skipped + i) * row_bytes, used);
   }
 
@@ -292,6 +299,7 @@ class StepMerge {
   uint64_t band_group_ = 0;
   uint64_t band_rows_ = 0;
   std::vector<RowLanes> lanes_;       // of the band's rows
+  std::vector<uint64_t> non_finite_;
   std::vector<double> row_factors_;   // [DoRA by rows][band_rows_]
   std::vector<double> squares_;       // [band_rows_][kLanes]
 };
@@ -313,9 +321,9 @@ void StepMerge<float>::finish_tile(const Tile &tile, const TileValues &t, const 
 
 using namespace portllm;
 
-void portllm_tensor::merge_steps(const Path &path, bool with_figures, bool stream, const Rows &asked) {
-  if (dtype == PORTLLM_F64) StepMerge<double>(*this, path, asked).merge(with_figures, stream);
-  else StepMerge<float>(*this, path, asked).merge(with_figures, stream);
+void portllm_tensor::merge_steps(const Path &path, int32_t kept, bool stream, const Rows &asked) {
+  if (dtype == PORTLLM_F64) StepMerge<double>(*this, path, asked).merge(kept, stream);
+  else StepMerge<float>(*this, path, asked).merge(kept, stream);
 }
 
 void portllm_tensor::measure(const Path &path, uint32_t threads, uint64_t first_row, uint64_t row_count, const uint8_t *w) {

@@ -105,11 +105,14 @@ typedef struct {
   uint64_t size;
 } portllm_bytes;
 
+/* What is kept for portllm_tensor_figures: the norms cost time, counting does not. */
+enum portllm_keep { PORTLLM_KEEP_NOTHING = 0, PORTLLM_KEEP_FIGURES = 1, PORTLLM_KEEP_COUNT = 2 };
+
 /*
  * Merges rows [first_row, first_row + row_count). `w` holds exactly these rows as stored, `out` receives them; `out` is
  * `w` or does not overlap it. `operands` are the same rows of each dense or replacing contribution in order, the value
- * and then the base where there is one; they do not overlap `out`. With `figures` the row figures are kept for
- * portllm_tensor_figures. `threads` is at least 1; the result does not depend on it.
+ * and then the base where there is one; they do not overlap `out`. `figures` is a portllm_keep. `threads` is
+ * at least 1; the result does not depend on it.
  */
 PORTLLM_EXPORT int32_t portllm_tensor_merge(portllm_tensor *tensor, int32_t path, uint32_t threads,
                                             int32_t figures, uint64_t first_row, uint64_t row_count,
@@ -183,27 +186,37 @@ typedef struct {
   uint64_t first_operand; /* its place in the list of operands; as many as the tensor's contributions have */
 } portllm_segment;
 
+/* What is written into one open file: the segments are in the order of the destination and do not overlap there. */
+typedef struct {
+  const portllm_source *source;
+  int64_t destination;
+  const portllm_segment *segments;
+  uint64_t count;
+} portllm_output;
+
 /* Written by the core while it runs, read by the caller; `cancel` the other way round. */
 typedef struct {
-  uint64_t bytes_done;
   uint64_t cancel;
+  uint64_t bytes_done;
   uint64_t error_number;
+  uint64_t error_output; /* index of the output at fault, where there is an error_number */
+  uint64_t read_ns;      /* nanoseconds of all threads together: reading W and operands, */
+  uint64_t kernel_ns;    /* computing, */
+  uint64_t write_ns;     /* writing what was computed, */
+  uint64_t copy_ns;      /* and copying what does not change */
+  uint64_t bytes_cloned; /* of these, shared with the source by the file system */
 } portllm_control;
 
 /*
- * Writes segments, in the order of the destination and without overlap, from a source into another open file: pread,
- * kernel, pwrite in tiles, `threads` (1 to 1024) tiles at a time; memory is threads x tile whatever the size of the
- * files. All segments are checked before the first byte is written. Syncs nothing.
+ * Writes outputs, whose files have their sizes already: pread, kernel, pwrite in tiles, `threads` (1 to 1024) tiles at a
+ * time; memory is threads x tile whatever the size of the files. All segments are checked before the first byte is
+ * written. Syncs nothing. `figures` is a portllm_keep.
  */
-PORTLLM_EXPORT int32_t portllm_write_segments(const portllm_source *source, int32_t destination,
-                                              const portllm_segment *segments, uint64_t count,
+PORTLLM_EXPORT int32_t portllm_write_segments(const portllm_output *outputs, uint64_t count,
                                               const portllm_operand *operands,
                                               uint64_t operand_count, int32_t path, uint32_t threads,
-                                              portllm_control *control, char *message,
+                                              int32_t figures, portllm_control *control, char *message,
                                               size_t message_size);
-
-/* Makes `destination` share all of `source`'s blocks where the file system can. 1 if it did. */
-PORTLLM_EXPORT int32_t portllm_clone_file(int32_t source, int32_t destination);
 
 /* memcpy of `bytes` split over `threads` threads: the roofline's memory side, for bench/. */
 PORTLLM_EXPORT void portllm_copy_memory(void *out, const void *in, uint64_t bytes, uint32_t threads);

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 
@@ -26,6 +27,7 @@ namespace {
 struct IoFailure {
   const char *what;
   int error;
+  uint64_t output = 0;
 };
 
 void read_all(int file, uint8_t *to, uint64_t size, uint64_t offset) {
@@ -51,7 +53,22 @@ void write_all(int file, const uint8_t *from, uint64_t size, uint64_t offset) {
   }
 }
 
-void copy_range(int source, uint64_t source_offset, int destination, uint64_t destination_offset, uint64_t size,
+// Shares the source's blocks where the file system can; false where it cannot.
+bool clone_range(int source, uint64_t source_offset, int destination, uint64_t destination_offset, uint64_t size) {
+#if defined(FICLONERANGE)
+  file_clone_range range{source, source_offset, size, destination_offset};
+  int status;
+  do status = ioctl(destination, FICLONERANGE, &range);
+  while (status < 0 && errno == EINTR);
+  if (status == 0) return true;
+  if (errno == ENOSPC || errno == EDQUOT || errno == EIO) throw IoFailure{"cloning into the destination", errno};
+#else
+  (void)source, (void)destination, (void)source_offset, (void)destination_offset, (void)size;
+#endif
+  return false;
+}
+
+void copy_bytes(int source, uint64_t source_offset, int destination, uint64_t destination_offset, uint64_t size,
                 uint8_t *buffer, uint64_t buffer_size) {
 #if defined(__linux__)
   while (size) {
@@ -79,16 +96,99 @@ void copy_range(int source, uint64_t source_offset, int destination, uint64_t de
   }
 }
 
+// Clones the whole blocks of the range while `clones` says that this works for the file; copies the rest. Gives the
+// bytes that were cloned.
+uint64_t copy_range(int source, uint64_t source_offset, int destination, uint64_t destination_offset, uint64_t size,
+                    std::atomic<bool> &clones, uint8_t *buffer, uint64_t buffer_size) {
+  const uint64_t head = std::min(size, (kBlockBytes - source_offset % kBlockBytes) % kBlockBytes);
+  const uint64_t blocks = (size - head) / kBlockBytes * kBlockBytes, tail = head + blocks;
+  if (blocks == 0 || !clones || source_offset % kBlockBytes != destination_offset % kBlockBytes ||
+      !clone_range(source, source_offset + head, destination, destination_offset + head, blocks)) {
+    if (blocks) clones = false;
+    copy_bytes(source, source_offset, destination, destination_offset, size, buffer, buffer_size);
+    return 0;
+  }
+  copy_bytes(source, source_offset, destination, destination_offset, head, buffer, buffer_size);
+  copy_bytes(source, source_offset + tail, destination, destination_offset + tail, size - tail, buffer, buffer_size);
+  return blocks;
+}
+
 uint64_t rows_per_tile(const portllm_tensor &tensor) {
   const uint64_t rows = kTileBytes / tensor.row_bytes / kTileRows * kTileRows;
   return std::min(tensor.rows, std::max(rows, std::max<uint64_t>(1, std::min(kTileRows, kTileBytes / tensor.row_bytes))));
 }
 
-uint64_t pieces_of(const portllm_segment &segment) {
-  if (segment.kind == PORTLLM_COPY) return (segment.length + kCopyBytes - 1) / kCopyBytes;
-  const uint64_t rows = rows_per_tile(*segment.tensor);
-  return (segment.tensor->rows + rows - 1) / rows;
-}
+struct Piece {
+  size_t output;
+  const portllm_segment *segment;
+  uint64_t offset;  // within the segment
+  uint64_t size;
+};
+
+// Hands out the outputs' pieces. A file system lets one thread write into a file at a time, so each piece is of the
+// output that the fewest threads are at; of these, the one with the most to do.
+class Pieces {
+ public:
+  Pieces(const portllm_output *outputs, uint64_t count) : outputs_(outputs), places_(count) {
+    for (uint64_t o = 0; o < count; o++) {
+      for (uint64_t s = 0; s < outputs[o].count; s++) places_[o].remaining += outputs[o].segments[s].length;
+    }
+  }
+
+  bool take(Piece &piece) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    size_t best = places_.size();
+    for (size_t o = 0; o < places_.size(); o++) {
+      if (!places_[o].remaining) continue;
+      if (best == places_.size() || places_[o].threads < places_[best].threads ||
+          (places_[o].threads == places_[best].threads && places_[o].remaining > places_[best].remaining)) {
+        best = o;
+      }
+    }
+    if (best == places_.size()) return false;
+    Place &place = places_[best];
+    const portllm_segment &segment = outputs_[best].segments[place.segment];
+    // Copies are cut between blocks, so that only a segment's ends are not whole ones.
+    const uint64_t most = segment.kind == PORTLLM_COPY ? kCopyBytes - (segment.destination_offset + place.offset) % kBlockBytes
+                                                       : rows_per_tile(*segment.tensor) * segment.tensor->row_bytes;
+    piece = {best, &segment, place.offset, std::min(most, segment.length - place.offset)};
+    place.threads++;
+    place.remaining -= piece.size;
+    place.offset += piece.size;
+    if (place.offset == segment.length) {
+      place.segment++;
+      place.offset = 0;
+    }
+    return true;
+  }
+
+  void give_back(const Piece &piece) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    places_[piece.output].threads--;
+  }
+
+ private:
+  struct Place {
+    uint64_t segment = 0, offset = 0, remaining = 0, threads = 0;
+  };
+  const portllm_output *outputs_;
+  std::vector<Place> places_;
+  std::mutex mutex_;
+};
+
+// Adds the nanoseconds since its start, or since the last lap, to one of the control's counters.
+class Stopwatch {
+ public:
+  void lap(uint64_t &counter) {
+    const Clock::time_point now = Clock::now();
+    __atomic_fetch_add(&counter, static_cast<uint64_t>(std::chrono::nanoseconds(now - last_).count()), __ATOMIC_RELAXED);
+    last_ = now;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point last_ = Clock::now();
+};
 
 // Rows of an operand are read behind those of W in a thread's buffer; this is where they all are, for merge_rows.
 struct RowBuffer {
@@ -129,64 +229,70 @@ void measure(portllm_tensor &tensor, const Path &path, uint32_t threads, int sou
 
 using namespace portllm;
 
-extern "C" int32_t portllm_write_segments(const portllm_source *source_handle, int32_t destination, const portllm_segment *segments,
-                                          uint64_t count, const portllm_operand *operands, uint64_t operand_count, int32_t path,
-                                          uint32_t threads, portllm_control *control, char *message, size_t message_size) {
+extern "C" int32_t portllm_write_segments(const portllm_output *outputs, uint64_t count, const portllm_operand *operands,
+                                          uint64_t operand_count, int32_t path, uint32_t threads, int32_t figures,
+                                          portllm_control *control, char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
-    const auto source = Handles<portllm_source>::get(source_handle, "source");
-    if (!control || (!segments && count) || (!operands && operand_count)) fail(PORTLLM_INVALID, "an argument is null");
+    if (!control || (!outputs && count) || (!operands && operand_count)) fail(PORTLLM_INVALID, "an argument is null");
     if (threads == 0 || threads > kThreadCap) fail(PORTLLM_INVALID, "%u threads: 1 to %u are possible", threads, kThreadCap);
+    check_kept(figures);
     const Path &kernels = path_of(path);
-    const CheckedSegments checked = check_segments(*source, destination, segments, count, operands, operand_count);
-    std::vector<uint64_t> first_piece(count + 1, 0);
-    uint64_t buffer_size = kTileBytes;
-    for (uint64_t s = 0; s < count; s++) {
-      first_piece[s + 1] = first_piece[s] + pieces_of(segments[s]);
-    }
-    std::atomic<uint64_t> next{0};
+    const CheckedOutputs checked = check_outputs(outputs, count, operands, operand_count);
+    uint64_t buffer_size = kTileBytes, bytes = 0;
     std::atomic<bool> stop{false};
+    Pieces pieces(outputs, count);
+    std::vector<std::atomic<bool>> clones(count);
+    for (std::atomic<bool> &one : clones) one = true;
     const auto work = [&](uint64_t) {
       void *memory = nullptr;
       if (posix_memalign(&memory, 4096, buffer_size)) throw std::bad_alloc();
       const std::unique_ptr<void, void (*)(void *)> owner(memory, std::free);
       auto *buffer = static_cast<uint8_t *>(memory);
       RowBuffer row_buffer;
-      while (!stop) {
+      for (Piece piece; !stop && pieces.take(piece); pieces.give_back(piece)) {
         if (__atomic_load_n(&control->cancel, __ATOMIC_RELAXED)) fail(PORTLLM_CANCELLED, "cancelled");
-        const uint64_t piece = next.fetch_add(1);
-        if (piece >= first_piece[count]) return;
-        const uint64_t s = static_cast<uint64_t>(std::upper_bound(first_piece.begin(), first_piece.end(), piece) - first_piece.begin()) - 1;
-        const portllm_segment &segment = segments[s];
-        const uint64_t within = piece - first_piece[s];
-        uint64_t size;
-        if (segment.kind == PORTLLM_COPY) {
-          const uint64_t offset = within * kCopyBytes;
-          size = std::min(kCopyBytes, segment.length - offset);
-          copy_range(source->file, segment.source_offset + offset, destination, segment.destination_offset + offset, size, buffer, buffer_size);
-        } else {
-          portllm_tensor &tensor = *segment.tensor;
-          const uint64_t rows = rows_per_tile(tensor), row = within * rows;
-          const uint64_t row_count = std::min(rows, tensor.rows - row), offset = row * tensor.row_bytes;
-          size = row_count * tensor.row_bytes;
-          read_all(source->file, buffer, size, segment.source_offset + offset);
-          row_buffer.read(tensor, operands + segment.first_operand, row, row_count, buffer + size);
-          tensor.merge_rows(kernels, true, false, {row, row_count, buffer, buffer, row_buffer.operands.data()});
-          write_all(destination, buffer, size, segment.destination_offset + offset);
+        const portllm_segment &segment = *piece.segment;
+        const int source = checked.sources[piece.output]->file, destination = static_cast<int>(outputs[piece.output].destination);
+        const uint64_t from = segment.source_offset + piece.offset, to = segment.destination_offset + piece.offset;
+        Stopwatch watch;
+        try {
+          if (segment.kind == PORTLLM_COPY) {
+            const uint64_t cloned = copy_range(source, from, destination, to, piece.size, clones[piece.output], buffer, buffer_size);
+            __atomic_fetch_add(&control->bytes_cloned, cloned, __ATOMIC_RELAXED);
+            watch.lap(control->copy_ns);
+          } else {
+            portllm_tensor &tensor = *segment.tensor;
+            const uint64_t row = piece.offset / tensor.row_bytes, row_count = piece.size / tensor.row_bytes;
+            read_all(source, buffer, piece.size, from);
+            row_buffer.read(tensor, operands + segment.first_operand, row, row_count, buffer + piece.size);
+            watch.lap(control->read_ns);
+            tensor.merge_rows(kernels, figures, false, {row, row_count, buffer, buffer, row_buffer.operands.data()});
+            watch.lap(control->kernel_ns);
+            write_all(destination, buffer, piece.size, to);
+            watch.lap(control->write_ns);
+          }
+        } catch (IoFailure &failure) {
+          failure.output = piece.output;
+          throw;
         }
-        __atomic_fetch_add(&control->bytes_done, size, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&control->bytes_done, piece.size, __ATOMIC_RELAXED);
       }
     };
     try {
-      for (uint64_t s = 0; s < count; s++) {
-        if (segments[s].kind != PORTLLM_MERGE) continue;
-        portllm_tensor &tensor = *segments[s].tensor;
-        const std::lock_guard<std::mutex> adding(tensor.adding);
-        if (tensor.measures()) measure(tensor, kernels, threads, source->file, segments[s].source_offset, *control);
-        tensor.seal();
-        tensor.keep_figures();
-        buffer_size = std::max(buffer_size, RowBuffer::bytes(tensor));
+      for (uint64_t o = 0; o < count; o++) {
+        for (uint64_t s = 0; s < outputs[o].count; s++) {
+          const portllm_segment &segment = outputs[o].segments[s];
+          bytes += segment.length;
+          if (segment.kind != PORTLLM_MERGE) continue;
+          portllm_tensor &tensor = *segment.tensor;
+          const std::lock_guard<std::mutex> adding(tensor.adding);
+          if (tensor.measures()) measure(tensor, kernels, threads, checked.sources[o]->file, segment.source_offset, *control);
+          tensor.seal();
+          if (figures) tensor.keep_figures();
+          buffer_size = std::max(buffer_size, RowBuffer::bytes(tensor));
+        }
       }
-      parallel(std::max<uint64_t>(1, std::min<uint64_t>(threads, first_piece[count])), [&](uint64_t index) {
+      parallel(std::max<uint64_t>(1, std::min<uint64_t>(threads, bytes / kTileBytes + count)), [&](uint64_t index) {
         try {
           work(index);
         } catch (...) {
@@ -196,16 +302,8 @@ extern "C" int32_t portllm_write_segments(const portllm_source *source_handle, i
       });
     } catch (const IoFailure &failure) {
       control->error_number = static_cast<uint64_t>(failure.error);
+      control->error_output = failure.output;
       fail(PORTLLM_IO, "%s: %s", failure.what, std::strerror(failure.error));
     }
   });
-}
-
-extern "C" int32_t portllm_clone_file(int32_t source, int32_t destination) {
-#if defined(FICLONE)
-  return ioctl(destination, FICLONE, source) == 0 ? 1 : 0;
-#else
-  (void)source, (void)destination;
-  return 0;
-#endif
 }

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <set>
+#include <utility>
 
 #include "handles.h"
 #include "status.h"
@@ -100,19 +102,19 @@ void check_merge(const Header &header, const portllm_segment &segment, portllm_t
   tensor.sealed = true;
 }
 
-}  // namespace
+using FileId = std::pair<dev_t, ino_t>;
 
-CheckedSegments check_segments(const portllm_source &source, int destination, const portllm_segment *segments, uint64_t count,
-                               const portllm_operand *operands, uint64_t operand_count) {
-  const struct stat from = status_of(source.file, "the source"), to = status_of(destination, "the destination");
-  if (from.st_dev == to.st_dev && from.st_ino == to.st_ino) fail(PORTLLM_INVALID, "the source and the destination are the same file");
+FileId id_of(int file, const char *what) {
+  const struct stat status = status_of(file, what);
+  return {status.st_dev, status.st_ino};
+}
+
+void check_segments(CheckedOutputs &checked, const portllm_source &source, const portllm_output &output, const portllm_operand *operands) {
   const std::vector<StoredTensor> &tensors = source.header.tensors;
   const uint64_t size = tensors.empty() ? source.header.data_offset : tensors.back().end;
-  CheckedSegments checked;
-  for (uint64_t k = 0; k < operand_count; k++) checked.operands.push_back(Handles<portllm_source>::get(operands[k].source, "source of an operand"));
   uint64_t written = 0;
-  for (uint64_t index = 0; index < count; index++) {
-    const portllm_segment &segment = segments[index];
+  for (uint64_t index = 0; index < output.count; index++) {
+    const portllm_segment &segment = output.segments[index];
     const Number at = index;
     uint64_t end, destination_end;
     if (segment.kind > PORTLLM_MERGE) fail(PORTLLM_INVALID, "segment %llu is of unknown kind", at);
@@ -125,8 +127,32 @@ CheckedSegments check_segments(const portllm_source &source, int destination, co
     if (__builtin_add_overflow(segment.source_offset, segment.length, &end) || end > size) {
       fail(PORTLLM_INVALID, "segment %llu takes %llu bytes from byte %llu of the source, which has %llu", at, Number{segment.length}, Number{segment.source_offset}, Number{size});
     }
-    checked.tensors.push_back(segment.kind == PORTLLM_MERGE ? Handles<portllm_tensor>::get(segment.tensor, "tensor of a segment") : nullptr);
-    if (segment.kind == PORTLLM_MERGE) check_merge(source.header, segment, *checked.tensors.back(), index, operands, checked.operands);
+    if (segment.kind != PORTLLM_MERGE) continue;
+    checked.tensors.push_back(Handles<portllm_tensor>::get(segment.tensor, "tensor of a segment"));
+    check_merge(source.header, segment, *checked.tensors.back(), index, operands, checked.operands);
+  }
+}
+
+}  // namespace
+
+CheckedOutputs check_outputs(const portllm_output *outputs, uint64_t count, const portllm_operand *operands, uint64_t operand_count) {
+  CheckedOutputs checked;
+  std::set<FileId> read, written;
+  for (uint64_t k = 0; k < operand_count; k++) {
+    checked.operands.push_back(Handles<portllm_source>::get(operands[k].source, "source of an operand"));
+    read.insert(id_of(checked.operands.back()->file, "the source of an operand"));
+  }
+  for (uint64_t o = 0; o < count; o++) {
+    checked.sources.push_back(Handles<portllm_source>::get(outputs[o].source, "source"));
+    read.insert(id_of(checked.sources.back()->file, "the source"));
+  }
+  for (uint64_t o = 0; o < count; o++) {
+    if (!outputs[o].segments && outputs[o].count) fail(PORTLLM_INVALID, "the segments of an output are null");
+    const int64_t file = outputs[o].destination;
+    const FileId destination = id_of(file < 0 || file > INT32_MAX ? -1 : static_cast<int>(file), "the destination");
+    if (read.count(destination)) fail(PORTLLM_INVALID, "a source and the destination are the same file");
+    if (!written.insert(destination).second) fail(PORTLLM_INVALID, "two destinations are the same file");
+    check_segments(checked, *checked.sources[o], outputs[o], operands);
   }
   return checked;
 }

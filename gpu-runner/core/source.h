@@ -9,18 +9,18 @@
 
 namespace portllm {
 
-// What a call of portllm_write_segments works on, kept alive: a tensor for each segment that merges, and the sources of
-// the operands.
-struct CheckedSegments {
+// What a call of portllm_write_segments works on, kept alive: the outputs' sources, the tensors of the segments that merge,
+// and the operands' sources.
+struct CheckedOutputs {
+  std::vector<std::shared_ptr<portllm_source>> sources;
   std::vector<std::shared_ptr<portllm_tensor>> tensors;
   std::vector<std::shared_ptr<portllm_source>> operands;
 };
 
-// Segments as they have to be: each merges whole rows of one tensor of the source with that tensor's dtype, its operands
+// Outputs as they have to be: no two into one file, none into a file that is read, and each segment merges whole rows of one tensor of the source with that tensor's dtype, its operands
 // being whole rows of one tensor of their sources too, or copies any bytes; all of them in the order of the destination,
 // without overlap. Fails before anything is written. Nothing can be added to the tensors afterwards.
-CheckedSegments check_segments(const portllm_source &source, int destination, const portllm_segment *segments, uint64_t count,
-                               const portllm_operand *operands, uint64_t operand_count);
+CheckedOutputs check_outputs(const portllm_output *outputs, uint64_t count, const portllm_operand *operands, uint64_t operand_count);
 
 }  // namespace portllm
 

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { writeHeader } from '../../patch/safetensors.ts'
-import { openLibrary, type SourceHandle, type TensorHandle } from './library.ts'
+import { CONTROL_WORDS, openLibrary, type SourceHandle, type TensorHandle } from './library.ts'
 import { packTensor, type Contribution } from './tensor-merge.ts'
 
 const library = await openLibrary()
@@ -59,9 +59,9 @@ async function write(rows: readonly Row[], { threads = 2, destination = join(fol
   if (destination !== path) await writeFile(destination, 'untouched')
   const before = await readFile(destination)
   const file = await open(destination, 'r+')
-  const words = BigUint64Array.from(rows.flatMap(([kind, offset, at, length, handle = 0n, first = 0n]) => [BigInt(kind), BigInt(offset), BigInt(at), BigInt(length), handle, BigInt(first)]))
+  const segments = rows.flatMap(([kind, offset, at, length, handle = 0n, first = 0n]) => [BigInt(kind), BigInt(offset), BigInt(at), BigInt(length), handle, BigInt(first)])
   try {
-    await library.writeSegments(from, file.fd, words, BigUint64Array.from(operands.flatMap(([handle, offset]) => [handle, BigInt(offset)])), 'scalar', threads, new BigUint64Array(3))
+    await library.writeSegments([{ source: from, destination: file.fd, segments }], operands.flatMap(([handle, offset]) => [handle, BigInt(offset)]), 'scalar', threads, 'all', new BigUint64Array(CONTROL_WORDS))
     return 'written'
   } catch (error) {
     expect((await readFile(destination)).equals(before)).toBe(true)
@@ -138,7 +138,7 @@ test('handles that are none are refused everywhere, and freed twice without harm
     expect(() => library.addDora(handle, { left: matrix, right: matrix, rank: 1, scale: 1 }, { bytes, dtype: 0 }, 0, 1)).toThrow(/the tensor is none, or has been freed/)
     expect(library.measures(handle)).toBe(false)
     await expect(library.measure(handle, 'scalar', 1, 0, 6, bytes)).rejects.toThrow(/the tensor is none, or has been freed/)
-    await expect(library.merge(handle, 'scalar', 1, false, 0, 6, bytes, bytes)).rejects.toThrow(/the tensor is none, or has been freed/)
+    await expect(library.merge(handle, 'scalar', 1, 'none', 0, 6, bytes, bytes)).rejects.toThrow(/the tensor is none, or has been freed/)
   }
   expect(await write([], { from: 0n })).toMatch(/the source is null/)
   expect(await write([], { from: gone })).toMatch(/the source is none, or has been freed/)
@@ -149,7 +149,7 @@ test('a tensor that is freed while it is merged is merged to the end, or not at 
   for (let delay = 0; delay < 10; delay++) {
     const w = new Uint8Array(rows * 512 * 4)
     const handle = tensor('F32', rows, 512)
-    const merging = library.merge(handle, 'scalar', 2, true, 0, rows, w, w).then(() => 1, (error: Error) => {
+    const merging = library.merge(handle, 'scalar', 2, 'all', 0, rows, w, w).then(() => 1, (error: Error) => {
       expect(error.message).toMatch(/the tensor is none, or has been freed/)
       return 0
     })
@@ -161,7 +161,7 @@ test('a tensor that is freed while it is merged is merged to the end, or not at 
 })
 
 test('refuses the source as destination, no threads and too many', async () => {
-  expect(await write([[COPY, A, A, 8]], { destination: path })).toMatch(/the source and the destination are the same file/)
+  expect(await write([[COPY, A, A, 8]], { destination: path })).toMatch(/a source and the destination are the same file/)
   expect(await write([[COPY, A, 0, 8]], { threads: 0 })).toMatch(/0 threads: 1 to 1024 are possible/)
   expect(await write([[COPY, A, 0, 8]], { threads: 2 ** 32 - 1 })).toMatch(/4294967295 threads/)
 })

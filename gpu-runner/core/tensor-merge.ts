@@ -105,7 +105,7 @@ export function openTensor({ library, path, threads }: Engine, spec: TensorSpec,
     measureRows: (firstRow, rowCount, w) =>
       pass('measureRows', firstRow, rowCount, () => library.measure(handle, path, threads, firstRow, rowCount, w)),
     mergeRows: (firstRow, rowCount, w, out, operands) =>
-      pass('mergeRows', firstRow, rowCount, () => library.merge(handle, path, threads, figures, firstRow, rowCount, w, out, operands)),
+      pass('mergeRows', firstRow, rowCount, () => library.merge(handle, path, threads, figures ? 'all' : 'none', firstRow, rowCount, w, out, operands)),
     finish() {
       if (!open) throw new CoreError('invalid', 'finish was called before')
       if (running > 0) throw new CoreError('invalid', 'finish while rows are being measured or merged: await that first')

@@ -38,6 +38,10 @@ uint64_t checked_product(uint64_t a, uint64_t b, const char *what) {
   return product;
 }
 
+void check_kept(int32_t kept) {
+  if (kept < PORTLLM_KEEP_NOTHING || kept > PORTLLM_KEEP_COUNT) fail(PORTLLM_INVALID, "%d is nothing that is kept: 0, 1 or 2 is needed", kept);
+}
+
 double sum_lanes(const double *lanes) {
   double eight[8], four[4];
   for (int l = 0; l < 8; l++) eight[l] = lanes[l] + lanes[l + 8];
@@ -79,10 +83,10 @@ void portllm_tensor::seal() {
   sealed = true;
 }
 
-void portllm_tensor::merge_rows(const Path &path, bool with_figures, bool stream, const Rows &asked) {
+void portllm_tensor::merge_rows(const Path &path, int32_t kept, bool stream, const Rows &asked) {
   const FloatMode mode;
-  if (additive()) merge_band(path, with_figures, stream, asked);
-  else merge_steps(path, with_figures, stream, asked);
+  if (additive()) merge_band(path, kept, stream, asked);
+  else merge_steps(path, kept, stream, asked);
 #if defined(__x86_64__)
   if (stream) _mm_sfence();  // non-temporal stores are not ordered by the thread's end
 #endif
@@ -120,6 +124,7 @@ int32_t portllm_tensor_merge(portllm_tensor *handle, int32_t path, uint32_t thre
     const auto tensor = Handles<portllm_tensor>::get(handle, "tensor");
     if (!w || !out) fail(PORTLLM_INVALID, "the rows' memory is null");
     check_threads(threads);
+    check_kept(figures);
     std::unique_lock<std::mutex> adding(tensor->adding);
     if (tensor->steps.empty()) fail(PORTLLM_INVALID, "nothing is added to the tensor");
     check_rows(*tensor, first_row, row_count);
@@ -167,7 +172,7 @@ int32_t portllm_tensor_merge(portllm_tensor *handle, int32_t path, uint32_t thre
         at[k] = static_cast<const uint8_t *>(operands[k].bytes) + skipped * tensor->operand_row_bytes(k);
       }
       const uint64_t offset = skipped * tensor->row_bytes;
-      tensor->merge_rows(kernels, figures != 0, stream, {begin, bounds[band + 1] - begin, from + offset, to + offset, at.data()});
+      tensor->merge_rows(kernels, figures, stream, {begin, bounds[band + 1] - begin, from + offset, to + offset, at.data()});
     });
   });
 }

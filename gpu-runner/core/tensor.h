@@ -64,11 +64,20 @@ inline uint64_t rounded_up(uint64_t value, uint64_t unit) { return (value + unit
 // Dtypes of targets and operands.
 inline bool mergeable(int32_t dtype) { return dtype >= PORTLLM_F32 && dtype <= PORTLLM_F8_E5M2; }
 
+// Fails where the number is no portllm_keep.
+void check_kept(int32_t kept);
+
 // The kernels of a path; fails where the number is unknown or the processor lacks it.
 const Path &path_of(int32_t path);
 
 // The lanes of a row added up, always in the same order.
 double sum_lanes(const double *lanes);
+
+// `lanes` are null where norms are not kept.
+inline RowFigures row_figures(const RowLanes *lanes, uint64_t non_finite) {
+  if (!lanes) return {0, 0, 0, non_finite};
+  return {sum_lanes(lanes->patch), sum_lanes(lanes->realised), sum_lanes(lanes->residual), non_finite};
+}
 
 // Sets the floating-point mode that the rules need (nearest even, subnormals kept) for its lifetime.
 class FloatMode {
@@ -111,10 +120,10 @@ struct portllm_tensor {
   void seal();
   // The next rows of the first pass, with as many threads as are worth it.
   void measure(const portllm::Path &path, uint32_t threads, uint64_t first_row, uint64_t row_count, const uint8_t *w);
-  // One thread's share of a merge.
-  void merge_rows(const portllm::Path &path, bool with_figures, bool stream, const portllm::Rows &rows);
+  // One thread's share of a merge; `kept` is a portllm_keep.
+  void merge_rows(const portllm::Path &path, int32_t kept, bool stream, const portllm::Rows &rows);
 
  private:
-  void merge_band(const portllm::Path &path, bool with_figures, bool stream, const portllm::Rows &rows);
-  void merge_steps(const portllm::Path &path, bool with_figures, bool stream, const portllm::Rows &rows);
+  void merge_band(const portllm::Path &path, int32_t kept, bool stream, const portllm::Rows &rows);
+  void merge_steps(const portllm::Path &path, int32_t kept, bool stream, const portllm::Rows &rows);
 };

@@ -20,12 +20,11 @@ struct PackedProduct {
 };
 
 // Over one row, of the elements with a finite output: sums of squares, one per lane. A tile's four squares of a lane are
-// summed in float32, and tiles in float64. The other elements are counted.
+// summed in float32, and tiles in float64.
 struct RowLanes {
   double patch[kLanes];
   double realised[kLanes];
   double residual[kLanes];
-  uint64_t non_finite;
 };
 
 // A number for every element of a tile: t, the sum of the contributions, or y, what is to be rounded.
@@ -44,7 +43,8 @@ struct Tile {
   uint64_t w_stride;    // bytes from row to row
   uint8_t *out;
   uint64_t out_stride;
-  RowLanes *lanes;      // four rows, or null where no figures are wanted
+  RowLanes *lanes;      // four rows, or null where no norms are wanted
+  uint64_t *non_finite; // four rows' counts of the other elements, or null
   bool stream;          // out is 64-byte aligned, large, and not read again soon
 };
 

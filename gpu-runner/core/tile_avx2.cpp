@@ -110,15 +110,16 @@ void finish_eight(const Tile &tile, TileSums &sums, uint64_t row, uint64_t col, 
   const __m256 w = Format::load(tile.w + row * tile.w_stride + col * Format::kBytes);
   const __m256 written = Format::round(given ? _mm256_load_ps(given->at[row] + col) : _mm256_add_ps(w, t));
   Format::store(tile.out + row * tile.out_stride + col * Format::kBytes, written);
-  if (!tile.lanes) return;
+  if (!tile.non_finite && !tile.lanes) return;
   const __m256i exponent = _mm256_set1_epi32(0x7f800000);
   const __m256 bad = _mm256_castsi256_ps(
       _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_castps_si256(written), exponent), exponent));
+  if (tile.non_finite) tile.non_finite[row] += static_cast<unsigned>(__builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps(bad))));
+  if (!tile.lanes) return;
   const __m256 difference = _mm256_sub_ps(written, w);
   add_squares(sums.patch[row] + col % kLanes, _mm256_andnot_ps(bad, t));
   add_squares(sums.realised[row] + col % kLanes, _mm256_andnot_ps(bad, difference));
   add_squares(sums.residual[row] + col % kLanes, _mm256_andnot_ps(bad, _mm256_sub_ps(difference, t)));
-  tile.lanes[row].non_finite += static_cast<unsigned>(__builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps(bad))));
 }
 
 template <class Format>

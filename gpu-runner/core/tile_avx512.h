@@ -130,10 +130,9 @@ PORTLLM_INLINE void finish_row(const Tile &tile, uint64_t i, const float *row_t,
         y[v + h] = _mm512_mask_mov_ps(y[v + h], nan, _mm512_castsi512_ps(_mm512_set1_epi32(kNanF32)));
       }
       Format::write(out + v * 16 * Format::kBytes, tile.stream, {y[v], y[v + 1]}, written);
-      if (!kFigures) continue;
       for (int h = 0; h < 2; h++) {
-        add_squares(squares, w[v + h], _mm512_load_ps(row_t + (v + h) * 16), written[h], finite[h]);
-        tile.lanes[i].non_finite += static_cast<unsigned>(__builtin_popcount(static_cast<uint16_t>(~finite[h])));
+        if (tile.non_finite) tile.non_finite[i] += static_cast<unsigned>(__builtin_popcount(static_cast<uint16_t>(~finite[h])));
+        if (kFigures) add_squares(squares, w[v + h], _mm512_load_ps(row_t + (v + h) * 16), written[h], finite[h]);
       }
     }
   }

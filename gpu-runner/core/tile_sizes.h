@@ -14,10 +14,11 @@ constexpr uint64_t kStreamBytes = 256;
 constexpr uint64_t kThreadMultiplyAdds = 256;
 constexpr uint64_t kTileBytes = 512;
 constexpr uint64_t kCopyBytes = 100;
+constexpr uint64_t kBlockBytes = 16;
 #else
 // rank x panel of packed `right` that is walked before the next rows: half of a common 1 MiB L2 cache.
 constexpr uint64_t kPanelBlockBytes = 512 * 1024;
-// Rows whose lanes are kept while a block of panels is walked: 100 KiB.
+// Rows whose lanes are kept where there are several blocks of panels: 100 KiB.
 constexpr uint64_t kBandRows = 256;
 // DoRA reads a band's rows twice: few enough of them that the second time is from the cache.
 constexpr uint64_t kDoraBandBytes = 256 * 1024;
@@ -28,6 +29,8 @@ constexpr uint64_t kThreadMultiplyAdds = 2u << 20;
 // Of a file: rows merged, and bytes copied, by one thread at a time.
 constexpr uint64_t kTileBytes = 1u << 20;
 constexpr uint64_t kCopyBytes = 8u << 20;
+// Clones are of whole blocks of the file system, which have this size, or divide it, nearly everywhere.
+constexpr uint64_t kBlockBytes = 4096;
 #endif
 
 // Longest row of a tensor, in bytes: every thread holds one at least, whatever the size of a tile.

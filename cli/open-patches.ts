@@ -1,0 +1,33 @@
+import { open, type FileHandle } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { LoadedFactor } from '../gpu-runner/core/block-contributions.ts'
+import type { Allocate } from '../gpu-runner/core/core.ts'
+import type { StoredFactor } from '../patch/merge-plan.ts'
+
+/** Patch folders whose files are opened when first read, and stay open. */
+export interface OpenPatches {
+  read(stored: StoredFactor, allocate: Allocate): Promise<LoadedFactor>
+  close(): Promise<void>
+}
+
+/** `folders`: of each patch, in the order of the derivation. */
+export function openPatches(folders: readonly string[]): OpenPatches {
+  const files = new Map<string, FileHandle>()
+  return {
+    async read({ patch, file, offset, length, dtype }, allocate) {
+      const path = join(folders[patch]!, file)
+      const handle = files.get(path) ?? (await open(path, 'r'))
+      files.set(path, handle)
+      const bytes = allocate(length)
+      for (let done = 0; done < length; ) {
+        const { bytesRead } = await handle.read(bytes, done, length - done, offset + done)
+        if (bytesRead === 0) throw new Error(`${path} ends before byte ${offset + length}: it became shorter since it was first read`)
+        done += bytesRead
+      }
+      return { bytes, dtype }
+    },
+    async close() {
+      for (const file of files.values()) await file.close()
+    },
+  }
+}
