@@ -91,6 +91,8 @@ export interface LocalResult {
   readonly tensors: number
   readonly nonFinite: number
   readonly engine: string
+  /** Bytes that the file system shares with the target's files. */
+  readonly bytesCloned: number
   readonly merging: MergeProfile
 }
 
@@ -120,6 +122,7 @@ export async function writeLocalMerge(session: Session, merge: LocalMerge, folde
       tensors: merge.plans.length,
       nonFinite: figures.reduce((sum, { nonFinite }) => sum + nonFinite, 0),
       engine: `${core.version} ${core.path}`,
+      bytesCloned: written.bytesCloned,
       merging: written.profile,
     }
   } finally {

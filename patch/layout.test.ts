@@ -123,6 +123,9 @@ describe('layoutMerge', () => {
         }
         expect(file.etag).toBe(await virtualFileEtag(ID, file.path))
         const header = parseHeader(merged.subarray(0, headerLength(merged.subarray(0, 8), merged.length)), merged.length)
+        // A file system can then share the blocks of what does not change.
+        const [oldStart, newStart] = [target, manifest].map(({ tensors }) => Math.min(...tensors.flatMap((tensor) => (tensor.file === file.path ? [tensor.offset] : []))))
+        expect((newStart! - oldStart!) % 4096).toBe(0)
         expect(header.metadata).toEqual({ ...input.metadata.get(file.path), [DERIVATION_METADATA_KEY]: ID })
         for (const tensor of header.tensors) {
           const old = target.tensors.find(({ name }) => name === tensor.name)

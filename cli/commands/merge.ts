@@ -51,19 +51,19 @@ async function merge(session: Session, options: MergeOptions, model: string, fol
       }
     }
     const plan = await planLocalMerge(target, patches)
-    const { bytes, tensors, nonFinite, engine, merging } = await writeLocalMerge(session, plan, output)
+    const { bytes, tensors, nonFinite, engine, bytesCloned, merging } = await writeLocalMerge(session, plan, output)
     if (nonFinite > 0) session.warn(`Warning: ${plural(nonFinite, 'element')} of the changed tensors ${nonFinite === 1 ? 'is' : 'are'} NaN or infinite; the model or a weight is at fault.`)
     await output.finish()
     const profile = options.profile ? mergeProfile([target, ...patches], merging) : null
     const files = plan.layout.files.map(({ path, size, etag, changed }) => ({ path, size, etag, changed }))
     return {
       json: {
-        derivation: plan.derivation, output: output.output, bytes, files, changedTensors: tensors, engine,
+        derivation: plan.derivation, output: output.output, bytes, bytesCloned, files, changedTensors: tensors, engine,
         target: { folder: model, digest: target.digest },
         patches: patches.map(({ folder, digest, weight, reasons }) => ({ folder, digest, weight, reasons })),
         ...(profile && { profile }),
       },
-      text: formatFields([['derivation', plan.derivation], ['output', output.output], ['changed', plural(tensors, 'tensor')], ['written', `${plural(files.length, 'file')}, ${formatBytes(bytes)}`]]) + (profile ? `\n\n${describeProfile(profile)}` : ''),
+      text: formatFields([['derivation', plan.derivation], ['output', output.output], ['changed', plural(tensors, 'tensor')], ['written', `${plural(files.length, 'file')}, ${formatBytes(bytes)}${bytesCloned > 0 ? `, of which ${formatBytes(bytesCloned)} shared with the model's own files` : ''}`]]) + (profile ? `\n\n${describeProfile(profile)}` : ''),
     }
   } catch (error) {
     // A merge is quick to run again, and what is half written cannot be told from what is whole.

@@ -43,8 +43,8 @@ async function writeSource(): Promise<{ path: string; bytes: Buffer }> {
 }
 const source = await writeSource()
 
-function product(rank: number): Contribution[] {
-  const factor = (rows: number, cols: number) => ({ bytes: new Uint8Array(Float32Array.from({ length: rows * cols }, (_, i) => Math.sin(i) / 16).buffer), dtype: 'F32' as const, offset: 0, strides: [cols, 1] as const })
+function product(rank: number, size = 1 / 16): Contribution[] {
+  const factor = (rows: number, cols: number) => ({ bytes: new Uint8Array(Float32Array.from({ length: rows * cols }, (_, i) => Math.sin(i) * size).buffer), dtype: 'F32' as const, offset: 0, strides: [cols, 1] as const })
   return [{ kind: 'product', left: factor(ROWS, rank), right: factor(rank, COLS), rank, scale: 2 }]
 }
 
@@ -120,6 +120,53 @@ test('operands come from their files while the rows are written, and DoRA over c
   expect((await failing(destination, [{ ...segments[0]!, operands: [{ path: adapter, offset: 0.5 }, ...operands.slice(1)] } as Segment])).message).toMatch(/a whole number is needed/)
   expect(await failing(destination, [{ ...segments[0]!, operands: [{ path: join(folder, 'nowhere'), offset: 0 }, ...operands.slice(1)] } as Segment])).toMatchObject({ code: 'ENOENT', path: join(folder, 'nowhere') })
   expect((await readFile(destination)).equals(written)).toBe(true)
+})
+
+test('files of several sources are written together, each as if it were written alone', async () => {
+  const core = await loadCore({ threads: 3 })
+  const other = join(folder, 'other')
+  await writeFile(other, Buffer.from(source.bytes).reverse().fill(source.bytes.subarray(0, HEADER), 0, HEADER))
+  const files = Array.from({ length: 7 }, (_, i) => ({
+    source: i % 2 ? other : source.path,
+    destination: join(folder, `together-${i}`),
+    segments: i === 3 ? [] : [{ kind: 'copy' as const, offset: 0, length: HEADER }, merge(HEADER, i + 1), { kind: 'copy' as const, offset: HEADER + TENSOR, length: TENSOR + 1000 * 42 + TAIL }],
+  }))
+  const progress: number[] = []
+  const together = await core.writeMergedFiles({ files, onProgress: (done, total) => progress.push(done / total) })
+  expect(progress.at(-1)).toBe(1)
+  expect(together.profile.kernel).toBeGreaterThan(0)
+  for (const [i, file] of files.entries()) {
+    const destination = join(folder, 'alone')
+    const alone = await core.writeMergedFile({ ...file, destination })
+    expect(together.files[i]).toEqual(alone)
+    expect((await readFile(destination)).equals(await readFile(file.destination))).toBe(true)
+  }
+})
+
+test('where one of several files fails, the error names it, and what was not finished is removed', async () => {
+  const core = await loadCore()
+  const own = join(folder, 'one-fails')
+  await mkdir(own)
+  const file = (name: string, segments: Segment[]) => ({ source: source.path, destination: join(own, name), segments })
+  const error = await core.writeMergedFiles({ files: [
+    file('good', [merge(HEADER, 2)]),
+    file('bad', [{ ...merge(HEADER, 3), contributions: () => Promise.reject(new Error('no adapter')) }]),
+  ] }).then(() => expect.unreachable('the merge succeeded'), (thrown: Error) => thrown)
+  expect(error.message).toBe('no adapter')
+  expect(await readdir(own)).toEqual([])
+  const missing = await core.writeMergedFiles({ files: [file('good', [merge(HEADER, 2)]), { ...file('bad', []), destination: join(own, 'no', 'bad') }] }).catch((thrown) => thrown)
+  expect(missing).toMatchObject({ code: 'ENOENT', path: join(own, 'no', 'bad') })
+  expect(await readdir(own)).toEqual([])
+})
+
+test('figures are the norms, or only the count of what is not finite, or nothing', async () => {
+  const core = await loadCore()
+  const segments = [{ ...merge(HEADER, 1), contributions: product(1, 2 ** 64) }, merge(HEADER + TENSOR, 1)]
+  const kept = await Promise.all((['all', 'count', 'none'] as const).map(async (figures) => (await core.writeMergedFile({ source: source.path, destination: join(folder, `figures-${figures}`), segments, figures })).figures))
+  expect(kept[0]![0]!.nonFinite).toBeGreaterThan(1000)
+  expect(kept[0]![1]!.patchNorm).toBeGreaterThan(0)
+  expect(kept[1]).toEqual(kept[0]!.map(({ nonFinite }) => ({ patchNorm: 0, realisedNorm: 0, residualNorm: 0, nonFinite })))
+  expect(kept[2]).toEqual(kept[0]!.map(() => ({ patchNorm: 0, realisedNorm: 0, residualNorm: 0, nonFinite: 0 })))
 })
 
 test('several thousand small tensors, in batches, with one thread and with many', async () => {

@@ -160,6 +160,21 @@ test('a tensor that is freed while it is merged is merged to the end, or not at 
   }
 })
 
+test('refuses two outputs into one file, and one into a source of another', async () => {
+  const [one, two] = [join(folder, 'one'), join(folder, 'two')]
+  for (const name of [one, two]) await writeFile(name, await readFile(path))
+  const files = await Promise.all([open(one, 'r+'), open(two, 'r+'), open(one, 'r+')])
+  const from = library.openSource(files[1]!.fd)
+  const segments = [0n, BigInt(A), 0n, 8n, 0n, 0n]
+  const write = (outputs: { source: SourceHandle; destination: number }[]) => library.writeSegments(outputs.map((output) => ({ ...output, segments })), [], 'scalar', 1, 'all', new BigUint64Array(CONTROL_WORDS))
+  await expect(write([{ source, destination: files[0]!.fd }, { source, destination: files[2]!.fd }])).rejects.toThrow(/two destinations are the same file/)
+  await expect(write([{ source, destination: files[1]!.fd }, { source: from, destination: files[0]!.fd }])).rejects.toThrow(/a source and the destination are the same file/)
+  await expect(write([{ source, destination: -1 }])).rejects.toThrow(/the destination: Bad file descriptor/)
+  await write([{ source, destination: files[0]!.fd }])
+  library.freeSource(from)
+  await Promise.all(files.map((file) => file.close()))
+})
+
 test('refuses the source as destination, no threads and too many', async () => {
   expect(await write([[COPY, A, A, 8]], { destination: path })).toMatch(/a source and the destination are the same file/)
   expect(await write([[COPY, A, 0, 8]], { threads: 0 })).toMatch(/0 threads: 1 to 1024 are possible/)

@@ -30,8 +30,9 @@ test('a model is published, evolves, and a patch of the old version is merged on
 
   // Without any registry, from the folders alone: the same bytes, header and derivation included.
   const local = join(cli.folder, 'local')
-  const own = await cli.ok('merge', join(llama, 'evolved'), join(llama, 'patch-kind'), join(llama, 'patch-speech'), '--weight', '1', '--weight=-0.5', '--output', local)
+  const own = await cli.ok('merge', join(llama, 'evolved'), join(llama, 'patch-kind'), join(llama, 'patch-speech'), '--weight', '1', '--weight=-0.5', '--output', local, '--profile')
   expect(own.derivation).toBe(got.derivation)
+  for (const phase of ['total', 'merge', 'pack', 'read', 'kernel', 'write', 'copy', 'sync']) expect(own.profile[phase], phase).toBeGreaterThan(0)
   expect(await digests(local)).toEqual(await digests(merged))
   expect(await digests(merged)).not.toEqual(await digests(join(llama, 'evolved')))
 })
