@@ -33,7 +33,7 @@ export type Registry = ReturnType<typeof createRegistry>
 type Query<P extends keyof paths> = paths[P] extends { get: { parameters: { query?: infer Q } } } ? NonNullable<Q> : never
 export type JobQuery = Query<'/v1/jobs'>
 
-/** Short merges are answered without a round of waiting for their job. */
+/** Short merges and analyses are answered without a round of waiting for their job. */
 const PREFER = { Prefer: 'wait=2' }
 
 /** Every call that the command line makes to the API, with types from openapi.yaml. Each rejects with CliError. */
@@ -86,6 +86,9 @@ export function createRegistry(connection: Connection, signal: AbortSignal) {
     getDerivation: (id: string) => call(api.GET('/v1/derivations/{id}', { params: { path: { id } } })),
     getDerivationManifest: async (id: string) => (await call(api.GET('/v1/derivations/{id}/manifest', { params: { path: { id } } }))) as ModelManifest,
     getDerivationPlan: (id: string) => call(api.GET('/v1/derivations/{id}/plan', { params: { path: { id } } })),
+
+    requestAnalysis: (body: Schemas['AnalysisRequest']) => call(api.POST('/v1/analyses', { body, headers: PREFER })),
+    getAnalysis: (id: string) => call(api.GET('/v1/analyses/{id}', { params: { path: { id } } })),
 
     listJobs: (query: Query<'/v1/jobs'>) => call(api.GET('/v1/jobs', { params: { query } })),
     getJob: (id: string) => call(api.GET('/v1/jobs/{id}', { params: { path: { id } } })) as Promise<Job>,

@@ -26,6 +26,7 @@ import type { Session } from './session.ts'
 
 export interface LocalPatch {
   readonly folder: string
+  readonly local: readonly LocalFile[]
   readonly weight: number
   readonly digest: string
   readonly manifest: PatchManifest
@@ -70,7 +71,7 @@ export async function readPatch(session: Session, folder: string, weight: number
   if (refusals.length > 0) {
     throw new CliError(EXIT.incompatible, 'incompatible', `${folder} does not fit ${target.folder}:\n${refusals.map((reason) => `  - ${describeReason(reason)}`).join('\n')}`, { details: { reasons: refusals } })
   }
-  return { folder, weight, digest: await patchDigest(files), manifest, edits, hashSeconds, reasons }
+  return { folder, local, weight, digest: await patchDigest(files), manifest, edits, hashSeconds, reasons }
 }
 
 export async function planLocalMerge(target: LocalTarget, patches: readonly LocalPatch[]): Promise<LocalMerge> {

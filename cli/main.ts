@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander'
 import { addAccountCommands } from './commands/account.ts'
+import { addAnalyze } from './commands/analyze.ts'
 import { addDeprecate } from './commands/deprecate.ts'
 import { addDistTag } from './commands/dist-tag.ts'
 import { addGet } from './commands/get.ts'
@@ -29,7 +30,7 @@ function createProgram(): Command {
     .showHelpAfterError('(--help tells more)')
     .addHelpText('after', `\nAnswers go to stdout, as JSON with --json; progress and notes go to stderr.\n\n${EXIT_HELP}`)
   addAccountCommands(program)
-  for (const add of [addInit, addPublish, addResolve, addGet, addMerge, addSearch, addInfo, addYank, addDeprecate, addDistTag, addJobs, addToken, addOrg]) add(program)
+  for (const add of [addInit, addPublish, addResolve, addAnalyze, addGet, addMerge, addSearch, addInfo, addYank, addDeprecate, addDistTag, addJobs, addToken, addOrg]) add(program)
   return program
 }
 
