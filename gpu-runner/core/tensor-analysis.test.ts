@@ -167,6 +167,38 @@ test('dependent and empty factors give as many directions as they have', async (
   expect(await ranks(new Array(3 * rows).fill(0), right, 3)).toEqual({ writeRank: 0, readRank: 3, patchSquared: 0, patchSpectral: 0 })
 })
 
+test('the bases are orthonormal to rounding, however nearly dependent the factors are', async () => {
+  const native = await openAnalysisLibrary()
+  const next = random(9)
+  const matrix = (values: number[], width: number) => ({ bytes: new Uint8Array(Float64Array.from(values).buffer), dtype: 3, offset: 0, strides: [width, 1] as const })
+  const x = Array.from({ length: 40 }, next)
+  for (const distance of [1e-6, 1e-10, 1e-13]) {
+    const handle = native.create(3, 3, 40, 1)
+    try {
+      native.add(handle, matrix(x.flatMap((value) => [value, value + distance * next()]), 2), matrix([1, 1], 1), 2, 1)
+      const w = new Uint8Array(Float64Array.from(x).buffer)
+      await native.rows(handle, 'scalar', 1, 0, 40, w, w)
+      // W is the first column itself, so that its projection keeps all of its length.
+      const { writeRank, baseSquared, baseWriteSquared } = await native.finish(handle, 'scalar')
+      expect(writeRank).toBe(2)
+      expect(Math.abs(baseWriteSquared / baseSquared - 1)).toBeLessThan(1e-14)
+    } finally {
+      native.free(handle)
+    }
+  }
+})
+
+test('what the rounding loses is what the merge itself reports', async () => {
+  const core = await loadCore()
+  const built = build({ rows: 30, cols: 90, ranks: [3, 2], base: 'F32', target: 'BF16', factors: 'F16', seed: 10 })
+  const { mergedSquared, lostSquared, nonFinite } = await measure(core, built, 7)
+  const merge = core.tensor(built.spec)
+  await merge.mergeRows(0, 30, built.evolved.bytes, new Uint8Array(built.evolved.bytes.length))
+  const figures = merge.finish()
+  expect({ mergedSquared, lostSquared, nonFinite }).toEqual({ mergedSquared: figures.patchNorm ** 2, lostSquared: figures.residualNorm ** 2, nonFinite: figures.nonFinite })
+  expect(lostSquared).toBeGreaterThan(0)
+})
+
 test('what cannot be measured is refused', async () => {
   const core = await loadCore()
   const built = build({ rows: 8, cols: 6, ranks: [2], base: 'BF16', target: 'BF16', factors: 'F32', seed: 7 })
