@@ -7,7 +7,6 @@ import { CliError, EXIT } from './exit.ts'
 import { readPatch, readTarget } from './local-merge.ts'
 import { startProgress } from './progress.ts'
 import type { LocalFile } from './publishable-files.ts'
-import { readBytes } from './safetensors-file.ts'
 import type { Session } from './session.ts'
 
 export interface AnalysisFolders {
@@ -56,8 +55,8 @@ interface Places {
 
 function localBytes({ factors, runs }: AnalysisTensor, { patch, base, target, files }: Places): TensorBytes {
   return {
-    factors: () => Promise.all(factors.map(async ({ file, offset, length, dtype }) => ({ bytes: await readBytes(absolute(patch, file), offset, length), dtype }))),
-    sample: async (run) => Buffer.concat(await Promise.all(runs[run]!.sample.map(({ base: { file, offset, length } }) => readBytes(absolute(base, file), offset, length)))),
+    factors: () => Promise.all(factors.map(async (factor) => ({ bytes: await files.read(absolute(patch, factor.file), factor), dtype: factor.dtype }))),
+    sample: async (run) => Buffer.concat(await Promise.all(runs[run]!.sample.map(({ base: row }) => files.read(absolute(base, row.file), row)))),
     base: (run) => rowSource(files, absolute(base, runs[run]!.base.file), runs[run]!.base),
     target: (run) => rowSource(files, absolute(target, runs[run]!.target.file), runs[run]!.target),
   }
@@ -71,12 +70,7 @@ function rowSource(files: OpenFiles, path: string, { offset }: StoredRange): Row
   let at = offset
   return {
     async fill(target) {
-      const file = await files.get(path)
-      for (let done = 0; done < target.byteLength; ) {
-        const { bytesRead } = await file.read(target, done, target.byteLength - done, at + done)
-        if (bytesRead === 0) throw new CliError(EXIT.failure, 'truncated', `${path} became shorter while it was read.`)
-        done += bytesRead
-      }
+      await files.fill(path, at, target)
       at += target.byteLength
     },
     close: async () => undefined,
@@ -87,10 +81,22 @@ function rowSource(files: OpenFiles, path: string, { offset }: StoredRange): Row
 class OpenFiles {
   readonly #files = new Map<string, Promise<FileHandle>>()
 
-  get(path: string): Promise<FileHandle> {
-    const known = this.#files.get(path) ?? open(path, 'r')
-    this.#files.set(path, known)
-    return known
+  /** Fills the buffer with the bytes from `at` on. */
+  async fill(path: string, at: number, target: Uint8Array): Promise<void> {
+    const opening = this.#files.get(path) ?? open(path, 'r')
+    this.#files.set(path, opening)
+    const file = await opening
+    for (let done = 0; done < target.byteLength; ) {
+      const { bytesRead } = await file.read(target, done, target.byteLength - done, at + done)
+      if (bytesRead === 0) throw new CliError(EXIT.failure, 'truncated', `${path} became shorter while it was read.`)
+      done += bytesRead
+    }
+  }
+
+  async read(path: string, { offset, length }: Pick<StoredRange, 'offset' | 'length'>): Promise<Buffer> {
+    const bytes = Buffer.allocUnsafeSlow(length)
+    await this.fill(path, offset, bytes)
+    return bytes
   }
 
   async close(): Promise<void> {

@@ -1,10 +1,10 @@
 import { readAdapter } from './adapter.ts'
 import type { UnmeasuredTensor } from './analysis.ts'
-import { DTYPE_BITS, TARGET_DTYPES, type Dtype, type TargetDtype } from './dtype.ts'
+import { DTYPE_BITS, isTargetDtype, type TargetDtype } from './dtype.ts'
 import type { Edit } from './edit.ts'
 import { adapterEdits } from './edits.ts'
 import type { ManifestTensor, ModelManifest, PatchManifest } from './manifest.ts'
-import { planMerge, type Block, type Contribution, type StoredBytes, type TensorPlan } from './merge-plan.ts'
+import { planMerge, type Block, type Contribution, type StoredBytes, type StoredFactor, type TensorPlan } from './merge-plan.ts'
 import { describeShape } from './reason.ts'
 
 /** Rows of each tensor whose best match in the target is looked for: enough over a model's tensors to see a permutation. */
@@ -35,7 +35,7 @@ export interface AnalysisTensor {
   readonly baseDtype: TargetDtype
   readonly cols: number
   /** The parts of the adapter's tensors that the runs need, each once. */
-  readonly factors: readonly StoredBytes[]
+  readonly factors: readonly StoredFactor[]
   readonly runs: readonly AnalysisRun[]
 }
 
@@ -84,7 +84,7 @@ function planTensor(plan: TensorPlan, base: ManifestTensor | undefined): Analysi
   if (base.shape.length !== shape.length || base.shape.some((size, index) => size !== shape[index])) {
     return `The base's ${base.name} has the shape ${describeShape(base.shape)}, the target's ${describeShape(shape)}.`
   }
-  if (!isComparable(base.dtype)) return `The base's ${base.name} is stored as ${base.dtype}, which is not compared.`
+  if (!isTargetDtype(base.dtype)) return `The base's ${base.name} is stored as ${base.dtype}, which is not compared.`
   const changed = plan.blocks.filter(({ contributions }) => contributions.length > 0)
   const other = changed.flatMap(({ contributions }) => contributions).find(({ kind }) => kind !== 'product')
   if (other !== undefined) return KINDS[other.kind]
@@ -97,10 +97,6 @@ function planTensor(plan: TensorPlan, base: ManifestTensor | undefined): Analysi
     sample: sampledRows(block.count, perRun).map((row) => ({ row, base: range(base, block.first + row, 1) })),
   }))
   return { name, dtype, baseDtype: base.dtype, cols, factors, runs }
-}
-
-function isComparable(dtype: Dtype): dtype is TargetDtype {
-  return (TARGET_DTYPES as readonly string[]).includes(dtype)
 }
 
 /** Why a contribution that is no plain product is left out. */
