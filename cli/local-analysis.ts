@@ -4,7 +4,7 @@ import { CoreError, loadCore } from '../gpu-runner/core/core.ts'
 import { analysisBytes, planAnalysis, type AnalysisTensor, type StoredRange } from '../patch/analysis-plan.ts'
 import { analysisOf, type Analysis, type MeasuredTensor } from '../patch/analysis.ts'
 import { CliError, EXIT } from './exit.ts'
-import { readPatch, readTarget } from './local-merge.ts'
+import { readPatch, readTarget } from './local-inputs.ts'
 import { startProgress } from './progress.ts'
 import type { LocalFile } from './publishable-files.ts'
 import type { Session } from './session.ts'
@@ -19,7 +19,7 @@ export interface AnalysisFolders {
 export async function analyzeFolders(session: Session, folders: AnalysisFolders): Promise<Analysis> {
   const target = await readTarget(session, folders.target)
   const base = await readTarget(session, folders.base)
-  const patch = await readPatch(session, folders.patch, 1, target)
+  const patch = await readPatch(session, { folder: folders.patch, weight: 1, base, options: {} }, target)
   const plan = planAnalysis({ patch: patch.manifest, base: base.manifest, target: target.manifest, edits: patch.edits })
   const core = await loadCore()
   const started = performance.now()

@@ -1,46 +1,17 @@
 import { constants } from 'node:fs'
 import { copyFile, mkdir, readdir, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { blockContributions, type LoadedFactor } from '../gpu-runner/core/block-contributions.ts'
+import { blockContributions, operandsOf, type LoadedFactor } from '../gpu-runner/core/block-contributions.ts'
 import { loadCore, type Allocate, type MergedFileSpec, type MergeProfile, type Segment } from '../gpu-runner/core/core.ts'
-import { derivationId, modelDigest, newDerivation, patchDigest } from '../patch/derivation.ts'
+import { derivationId, newDerivation } from '../patch/derivation.ts'
 import { DTYPE_BITS } from '../patch/dtype.ts'
-import { readAdapter } from '../patch/adapter.ts'
-import type { Edit } from '../patch/edit.ts'
-import { adapterEdits } from '../patch/edits.ts'
 import { layoutMerge, type ChangedFile, type MergedLayout } from '../patch/layout.ts'
-import type { PatchManifest } from '../patch/manifest.ts'
-import { notYetMerged } from '../patch/not-yet.ts'
 import { planMerge, type TensorPlan } from '../patch/merge-plan.ts'
-import type { Reason } from '../patch/resolution.ts'
-import { CliError, EXIT } from './exit.ts'
-import { digestFiles } from './file-digests.ts'
-import { folderKind } from './folder-kind.ts'
-import { readLocalModel, readLocalPatch, type LocalModel } from './local-model.ts'
-import { OWNER_NAME, type OutputFolder } from './output-folder.ts'
+import type { LocalPatch, LocalTarget } from './local-inputs.ts'
 import { openPatches, type OpenPatches } from './open-patches.ts'
+import { OWNER_NAME, type OutputFolder } from './output-folder.ts'
 import { startProgress } from './progress.ts'
-import { publishableFiles, type LocalFile } from './publishable-files.ts'
-import { describeReason } from './reasons.ts'
 import type { Session } from './session.ts'
-
-export interface LocalPatch {
-  readonly folder: string
-  readonly local: readonly LocalFile[]
-  readonly weight: number
-  readonly digest: string
-  readonly manifest: PatchManifest
-  readonly edits: readonly Edit[]
-  readonly hashSeconds: number
-  readonly reasons: readonly Reason[]
-}
-
-export interface LocalTarget extends LocalModel {
-  readonly folder: string
-  readonly digest: string
-  readonly local: readonly LocalFile[]
-  readonly hashSeconds: number
-}
 
 export interface LocalMerge {
   readonly target: LocalTarget
@@ -51,32 +22,9 @@ export interface LocalMerge {
   readonly layout: MergedLayout
 }
 
-export async function readTarget(session: Session, folder: string): Promise<LocalTarget> {
-  const { files: local } = await publishableFiles(folder)
-  if (folderKind(folder, local, 'model') !== 'model') throw new CliError(EXIT.usage, 'usage', `${folder} is a patch; the first folder must be the model that it goes onto.`)
-  const { files, hashSeconds } = await hash(session, folder, local)
-  return { folder, local, hashSeconds, digest: await modelDigest(files), ...(await readLocalModel(folder, local, files)) }
-}
-
-/** A patch folder laid on the target. Throws where it does not fit. */
-export async function readPatch(session: Session, folder: string, weight: number, target: LocalTarget): Promise<LocalPatch> {
-  const { files: local } = await publishableFiles(folder)
-  folderKind(folder, local, 'patch')
-  const { files, hashSeconds } = await hash(session, folder, local)
-  const manifest = await readLocalPatch(folder, local, files)
-  const laid = adapterEdits(readAdapter(manifest.adapterConfig, manifest.tensors), target.manifest)
-  const { edits } = laid
-  const reasons = [...laid.reasons, ...notYetMerged(laid)]
-  const refusals = reasons.filter(({ severity }) => severity === 'refusal')
-  if (refusals.length > 0) {
-    throw new CliError(EXIT.incompatible, 'incompatible', `${folder} does not fit ${target.folder}:\n${refusals.map((reason) => `  - ${describeReason(reason)}`).join('\n')}`, { details: { reasons: refusals } })
-  }
-  return { folder, local, weight, digest: await patchDigest(files), manifest, edits, hashSeconds, reasons }
-}
-
 export async function planLocalMerge(target: LocalTarget, patches: readonly LocalPatch[]): Promise<LocalMerge> {
   const derivation = await derivationId(newDerivation(target.digest, patches.map(({ digest, weight }) => ({ digest, weight }))))
-  const plans = planMerge({ target: target.manifest, patches: patches.map(({ manifest, edits, weight }) => ({ manifest, edits, weight, base: null })) })
+  const plans = planMerge({ target: target.manifest, patches: patches.map(({ manifest, edits, weight, base }) => ({ manifest, edits, weight, base: base && base.manifest })) })
   const layout = await layoutMerge({
     derivationId: derivation,
     target: target.manifest,
@@ -104,7 +52,7 @@ export async function writeLocalMerge(session: Session, merge: LocalMerge, folde
   }
   const core = await loadCore()
   const sources = new Map(merge.target.local.map((file) => [file.path, file.absolute]))
-  const patches = openPatches(merge.patches.map((patch) => patch.folder))
+  const patches = openPatches(merge.patches.map(({ folder, base }) => ({ patch: folder, base: base && base.folder })))
   const progress = startProgress('Merging', 'bytes', session.quiet)
   try {
     const files: MergedFileSpec[] = []
@@ -152,13 +100,6 @@ function tensorSegments({ dtype, cols, source, factors, blocks }: TensorPlan, pa
       for (const factor of factors) loaded.push(await patches.read(factor, allocate))
       return blockContributions(block, cols, loaded)
     }
-    return { kind: 'merge', offset, dtype, rows: count, cols, contributions: contributionsOf }
+    return { kind: 'merge', offset, dtype, rows: count, cols, contributions: contributionsOf, operands: operandsOf(block).map((bytes) => ({ path: patches.pathOf(bytes), offset: bytes.offset })) }
   })
-}
-
-async function hash(session: Session, folder: string, local: readonly LocalFile[]) {
-  const start = performance.now()
-  const progress = startProgress(`Hashing ${folder}`, 'bytes', session.quiet)
-  const files = await digestFiles(folder, local, session.signal, progress).finally(() => progress.stop())
-  return { files, hashSeconds: (performance.now() - start) / 1000 }
 }

@@ -2,20 +2,24 @@ import { open, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { LoadedFactor } from '../gpu-runner/core/block-contributions.ts'
 import type { Allocate } from '../gpu-runner/core/core.ts'
-import type { StoredFactor } from '../patch/merge-plan.ts'
+import type { StoredBytes, StoredFactor } from '../patch/merge-plan.ts'
 
-/** Patch folders whose files are opened when first read, and stay open. */
+/** The folders of patches and of their bases, whose files are opened when first read, and stay open. */
 export interface OpenPatches {
+  pathOf(stored: StoredBytes): string
   read(stored: StoredFactor, allocate: Allocate): Promise<LoadedFactor>
   close(): Promise<void>
 }
 
-/** `folders`: of each patch, in the order of the derivation. */
-export function openPatches(folders: readonly string[]): OpenPatches {
+/** `folders`: of each patch and of its base, in the order of the derivation. */
+export function openPatches(folders: readonly { readonly patch: string; readonly base: string | null }[]): OpenPatches {
   const files = new Map<string, FileHandle>()
+  const pathOf = ({ patch, of, file }: StoredBytes) => join(folders[patch]![of]!, file)
   return {
-    async read({ patch, file, offset, length, dtype }, allocate) {
-      const path = join(folders[patch]!, file)
+    pathOf,
+    async read(stored, allocate) {
+      const { offset, length, dtype } = stored
+      const path = pathOf(stored)
       const handle = files.get(path) ?? (await open(path, 'r'))
       files.set(path, handle)
       const bytes = allocate(length)

@@ -7,9 +7,7 @@ export function notYetMerged({ edits, untied }: Pick<AdapterEdits, 'edits' | 'un
   const reasons: Reason[] = []
   const refuse = (code: Reason['code'], title: string, tensor: string) => reasons.push(refusal(code, `The adapter needs ${title}, which this registry cannot do yet.`, { tensor, remedy: 'Train and publish a plain LoRA instead.' }))
   for (const edit of edits) {
-    if (edit.kind === 'dora') refuse('dora', 'DoRA', edit.target)
-    else if (edit.kind === 'dense' || edit.kind === 'replace') refuse(edit.kind === 'dense' && edit.base === null ? 'lora-bias' : 'modules-to-save', 'full values', edit.target)
-    else if (edit.initial !== null) refuse('base-changing-initialisation', 'the base for its initialisation', edit.target)
+    if (edit.kind === 'additive' && edit.initial !== null) refuse('base-changing-initialisation', 'the base for its initialisation', edit.target)
   }
   if (untied !== null) refuse('tied-weights', 'untied embeddings', untied.name)
   return reasons

@@ -1,10 +1,12 @@
 import { rm } from 'node:fs/promises'
-import type { Command } from 'commander'
+import { Option, type Command } from 'commander'
 import { checkWeight } from '../../patch/derivation.ts'
+import { ABSOLUTE_OPTIONS, TIED_OPTIONS, type LayOptions } from '../../patch/laying.ts'
 import { usageError } from '../exit.ts'
 import { formatBytes, formatFields, plural } from '../format.ts'
+import { readPatch, readTarget, type LocalPatch, type LocalTarget } from '../local-inputs.ts'
+import { planLocalMerge, writeLocalMerge } from '../local-merge.ts'
 import { describeProfile, mergeProfile } from '../merge-profile.ts'
-import { planLocalMerge, readPatch, readTarget, writeLocalMerge, type LocalPatch } from '../local-merge.ts'
 import { collectOption } from '../option-values.ts'
 import { openOutputFolder } from '../output-folder.ts'
 import { describeReason } from '../reasons.ts'
@@ -13,23 +15,31 @@ import { addCommand, answerWith, type Answer, type CommonOptions, type Session }
 interface MergeOptions extends CommonOptions {
   output: string
   weight?: string[]
+  base?: string[]
+  absolute?: LayOptions['absolute']
+  tied?: LayOptions['tied']
   force?: boolean
   profile?: boolean
 }
 
 const EXAMPLES = `
-Needs no registry. The bytes are those that a registry gives for the same files: the weights by the same rule
-(lora-f32/1), the headers because the derivation's id follows from the files' digests. Without a registry nothing is
-known of the model that a patch was trained on, so only structure is checked, and a warning says so.
+Needs no registry. The bytes are those that a registry gives for the same files: the weights by the same rules, the
+headers because the derivation's id follows from the files' digests. Without a registry the model that a patch was
+trained on is known only by --base; patches that hold full values (modules_to_save, biases, trained tokens) or begin
+with PiSSA or OLoRA need it, and of others only structure is checked, and a warning says so.
 
 Examples:
   portllm merge ./mistral-v2 ./triage-adapter --output ./merged
+  portllm merge ./mistral-v2 ./pissa-adapter --base ./mistral-v1 --output ./merged
   portllm merge ./mistral-v2 ./triage ./style --weight 0.8 --weight 0.5 --output ./merged`
 
 export function addMerge(program: Command): void {
   const command = addCommand(program, 'merge <model-folder> <patch-folders...>', 'merge patches onto a model, from folder to folder')
     .requiredOption('-o, --output <folder>', 'folder to make')
     .option('-w, --weight <weight>', 'weight of the first patch, then of the second, …; 1 where not given', collectOption)
+    .option('-b, --base <model-folder>', 'the exact model that the patches were trained on; repeatable, one for each patch where they differ', collectOption)
+    .addOption(new Option('--absolute <how>', 'full values in a patch: add the difference to the base, or replace what the target has learned').choices(ABSOLUTE_OPTIONS))
+    .addOption(new Option('--tied <how>', 'a patch that changes one end of tied embeddings: refuse it, or untie them in the merged model').choices(TIED_OPTIONS))
     .option('-f, --force', 'replace an output folder that is not empty')
     .option('--profile', 'say where the time went')
     .addHelpText('after', EXAMPLES)
@@ -39,13 +49,20 @@ export function addMerge(program: Command): void {
 async function merge(session: Session, options: MergeOptions, model: string, folders: readonly string[]): Promise<Answer> {
   const weights = (options.weight ?? []).map(readWeight)
   if (weights.length > folders.length) throw usageError(`There are ${plural(weights.length, 'weight')} for ${plural(folders.length, 'patch', 'patches')}.`)
+  const bases = options.base ?? []
+  if (bases.length > 1 && bases.length !== folders.length) throw usageError(`There are ${bases.length} bases for ${plural(folders.length, 'patch', 'patches')}: name one for all, or one for each.`)
+  const lay = { ...(options.absolute && { absolute: options.absolute }), ...(options.tied && { tied: options.tied }) }
   const output = await openOutputFolder(options.output, options.force ?? false)
   try {
     const target = await readTarget(session, model)
     const patches: LocalPatch[] = []
+    const models = new Map<string, LocalTarget>([[model, target]])
     for (const [index, folder] of folders.entries()) {
-      patches.push(await readPatch(session, folder, weights[index] ?? 1, target))
-      session.warn(`Warning: what ${folder} was trained on is not known here; only names and shapes were checked.`)
+      const of = bases.length > 1 ? bases[index] : bases[0]
+      if (of !== undefined && !models.has(of)) models.set(of, await readTarget(session, of))
+      const base = of === undefined ? null : models.get(of)!
+      patches.push(await readPatch(session, { folder, weight: weights[index] ?? 1, base, options: lay }, target))
+      if (base === null) session.warn(`Warning: what ${folder} was trained on is not known here (--base); only names and shapes were checked.`)
       for (const reason of patches.at(-1)!.reasons) {
         if (reason.severity === 'warning') session.warn(`Warning: ${describeReason(reason)}`)
       }

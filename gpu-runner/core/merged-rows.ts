@@ -142,10 +142,11 @@ export function tileBytes(tensor: Pick<PlannedTensor<Located>, 'dtype' | 'rows' 
 
 /** The figures of a tensor from those of its blocks. */
 export function sumFigures(blocks: readonly MergeFigures[]): MergeFigures {
+  const norm = (of: (block: MergeFigures) => number) => Math.sqrt(blocks.reduce((sum, block) => sum + of(block) ** 2, 0))
   return {
-    patchNorm: Math.hypot(...blocks.map(({ patchNorm }) => patchNorm)),
-    realisedNorm: Math.hypot(...blocks.map(({ realisedNorm }) => realisedNorm)),
-    residualNorm: Math.hypot(...blocks.map(({ residualNorm }) => residualNorm)),
+    patchNorm: norm(({ patchNorm }) => patchNorm),
+    realisedNorm: norm(({ realisedNorm }) => realisedNorm),
+    residualNorm: norm(({ residualNorm }) => residualNorm),
     nonFinite: blocks.reduce((sum, { nonFinite }) => sum + nonFinite, 0),
   }
 }
