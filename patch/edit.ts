@@ -92,3 +92,8 @@ export interface ReplaceEdit extends Placed {
    */
   readonly base: ValueRun | null
 }
+
+/** Whether an edit takes values from the base, which is then an input of the merge. */
+export function readsBase(edit: Edit): boolean {
+  return edit.kind === 'additive' ? edit.initial !== null : edit.kind !== 'dora' && edit.base !== null
+}

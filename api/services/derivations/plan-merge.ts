@@ -3,8 +3,9 @@ import type { Database } from '../../../db/database.ts'
 import { derivationPatches, derivations, modelVersions, patchVersions } from '../../../db/schema.ts'
 import { checkCompatibility } from '../../../patch/compatibility.ts'
 import type { Derivation } from '../../../patch/derivation.ts'
+import { readsBase, type Edit } from '../../../patch/edit.ts'
 import type { Extent } from '../../../patch/extent.ts'
-import type { ModelManifest, PatchManifest } from '../../../patch/manifest.ts'
+import type { ModelManifest } from '../../../patch/manifest.ts'
 import { planMerge as planTensors, type PlannedPatch, type TensorPlan } from '../../../patch/merge-plan.ts'
 import { readExtents } from './read-extents.ts'
 
@@ -15,6 +16,8 @@ export interface MergePlan {
   readonly targetExtents: ReadonlyMap<string, readonly Extent[]>
   /** Extents of each patch's files, in derivation order. */
   readonly patchExtents: readonly ReadonlyMap<string, readonly Extent[]>[]
+  /** Extents of the files of each patch's base, where the merge reads it; else null. */
+  readonly baseExtents: readonly (ReadonlyMap<string, readonly Extent[]> | null)[]
   /** Every tensor that the merge changes, in the order of the target's manifest. */
   readonly changed: readonly TensorPlan[]
 }
@@ -30,10 +33,13 @@ export async function planMerge({ db, derivationId }: { db: Database; derivation
   const target = row.target.manifest!
   const patches: PlannedPatch[] = []
   const patchExtents: ReadonlyMap<string, readonly Extent[]>[] = []
+  const baseExtents: (ReadonlyMap<string, readonly Extent[]> | null)[] = []
   for (const { version, weight } of await readPatches(db, derivationId)) {
-    const edits = await editsOf(db, version, { digest: row.target.digest!, manifest: target })
-    patches.push({ manifest: version.manifest!, edits, weight, base: null })
+    const base = await readBase(db, version)
+    const edits = editsOf(version, base, { digest: row.target.digest!, manifest: target })
+    patches.push({ manifest: version.manifest!, edits, weight, base: base.manifest })
     patchExtents.push(await readExtents(db, { patchVersionId: version.id }))
+    baseExtents.push(edits.some(readsBase) ? await readExtents(db, { modelVersionId: version.baseVersionId }) : null)
   }
   return {
     recipe: row.recipe,
@@ -41,6 +47,7 @@ export async function planMerge({ db, derivationId }: { db: Database; derivation
     target,
     targetExtents: await readExtents(db, { modelVersionId: row.target.id }),
     patchExtents,
+    baseExtents,
     changed: planTensors({ target, patches }),
   }
 }
@@ -54,12 +61,17 @@ async function readPatches(db: Database, derivationId: string) {
     .orderBy(asc(derivationPatches.position))
 }
 
+type PatchVersion = Pick<typeof patchVersions.$inferSelect, 'baseVersionId' | 'manifest'>
+interface ModelState { readonly digest: string; readonly manifest: ModelManifest }
+
+async function readBase(db: Database, { baseVersionId }: PatchVersion): Promise<ModelState> {
+  const [base] = await db.select({ digest: modelVersions.digest, manifest: modelVersions.manifest }).from(modelVersions).where(eq(modelVersions.id, baseVersionId))
+  return { digest: base!.digest!, manifest: base!.manifest! }
+}
+
 /** The edits only: lineage and policy were judged when the merge was asked for, and change no byte. */
-async function editsOf(db: Database, version: { baseVersionId: string; manifest: PatchManifest | null }, target: { digest: string; manifest: ModelManifest }) {
-  const [base] = await db.select({ digest: modelVersions.digest, manifest: modelVersions.manifest }).from(modelVersions).where(eq(modelVersions.id, version.baseVersionId))
-  const { edits, resolution } = checkCompatibility({
-    patch: version.manifest!, base: { digest: base!.digest!, manifest: base!.manifest! }, target, lineage: { relation: 'descends', steps: [] },
-  })
+function editsOf(version: PatchVersion, base: ModelState, target: ModelState): readonly Edit[] {
+  const { edits, resolution } = checkCompatibility({ patch: version.manifest!, base, target, lineage: { relation: 'descends', steps: [] } })
   if (edits.length === 0) throw new Error(`a patch of the derivation does not fit any more: ${resolution.reasons[0]?.message}`)
   return edits
 }

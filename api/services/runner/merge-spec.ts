@@ -62,8 +62,8 @@ async function signContribution(one: Contribution<StoredBytes>, sign: (bytes: St
 }
 
 async function signStored(ctx: RequestContext, plan: MergePlan, bytes: StoredBytes): Promise<SignedBytes> {
-  if (bytes.of === 'base') throw new Error('the plan reads a base, whose extents are not at hand')
-  return { get: await signRange(ctx, plan.patchExtents[bytes.patch]!, bytes), length: bytes.length, dtype: bytes.dtype }
+  const extents = bytes.of === 'base' ? plan.baseExtents : plan.patchExtents
+  return { get: await signRange(ctx, extents[bytes.patch]!, bytes), length: bytes.length, dtype: bytes.dtype }
 }
 
 /** A GET of just these bytes of a file. */
