@@ -20,7 +20,7 @@ import transformers
 from models import BASE, DTYPES, EVOLVED, add_noise, is_fp8, model, save_model
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from truth import applied_update, exact, peft_merge, trained_update
+from truth import applied_update, exact, expect_merge_is_forward, peft_merge, trained_update
 from variants import VARIANTS, Variant
 
 WORKERS = 2
@@ -61,19 +61,22 @@ def write_variant(variant: Variant, dtype: str, out: Path) -> dict:
     weights = dict(variant.together) or {variant.name: 1.0}
     parts = [(variant_named(name), folder / f"adapter-{name}", weight) for name, weight in weights.items()]
     models = {on: model_folder(variant, dtype, on, out) for on in (BASE, EVOLVED)}
-    updates = [update_of(part, dtype, adapter, write_adapter(part, dtype, adapter)) for part, adapter, _ in parts]
+    trained = [write_adapter(part, dtype, adapter) for part, adapter, _ in parts]
+    if dtype == "f32" and not variant.together and not variant.handmade and not variant.refused:
+        expect_merge_is_forward(trained[0], model(variant.model, dtype, BASE), variant)
+    updates = [update_of(part, dtype, adapter, peft_model) for (part, adapter, _), peft_model in zip(parts, trained)]
     merges = []
     for on in (EVOLVED,) if variant.refused else (BASE, EVOLVED):
         row = {"on": on, "model": models[on], "peft": None, "truth": None}
         if not variant.refused:
-            before = exact(model(variant.model, dtype, on), "untie" in variant.options)
+            before = exact(model(variant.model, dtype, on), variant)
             truth = {}
             for update, (*_, weight) in zip(updates, parts):
                 for name, difference in update(on).items():
                     truth[name] = truth.get(name, before[name]) + weight * difference
             row["truth"] = write_tensors(truth, folder / f"{on}.truth.safetensors")
             if not variant.peft_raises and not is_fp8(dtype):
-                theirs = peft_merge(model(variant.model, dtype, on), [(adapter, weight) for _, adapter, weight in parts], dtype)
+                theirs = peft_merge(model(variant.model, dtype, on), [(adapter, weight) for _, adapter, weight in parts], dtype, variant)
                 if "lm_head.weight" not in theirs and "lm_head.weight" in before:
                     theirs["lm_head.weight"] = theirs["model.embed_tokens.weight"].clone()
                 changed = {name: tensor for name, tensor in theirs.items() if name in truth or not torch.equal(tensor.double(), before[name])}
@@ -96,7 +99,7 @@ def write_variant(variant: Variant, dtype: str, out: Path) -> dict:
 def update_of(variant: Variant, dtype: str, adapter: Path, trained: PeftModel | None) -> Callable[[str], dict[str, torch.Tensor]]:
     """What the adapter changes of the base or the evolved model."""
     if variant.truth == "applied":
-        return lambda on: applied_update(model(variant.model, dtype, on), adapter)
+        return lambda on: applied_update(model(variant.model, dtype, on), adapter, variant)
     update = {} if variant.refused else trained_update(trained, model(variant.model, dtype, BASE), variant)
     return lambda on: update
 
@@ -108,10 +111,14 @@ def write_tensors(tensors: dict[str, torch.Tensor], file: Path) -> Path:
 
 def model_folder(variant: Variant, dtype: str, on: str, out: Path) -> Path:
     """Written when first needed."""
+    own = variant.saved or (on == EVOLVED and (variant.target or variant.target_config))
     architecture = variant.target if on == EVOLVED and variant.target else variant.model
-    folder = out / dtype / variant.name / on if variant.shard_size or variant.target else out / dtype / "models" / architecture / on
+    folder = out / dtype / variant.name / on if own else out / dtype / "models" / architecture / on
     if not folder.exists():
-        save_model(model(architecture, dtype, on), folder, dtype, **({"max_shard_size": variant.shard_size} if variant.shard_size else {}))
+        save_model(model(architecture, dtype, on), folder, dtype, variant.saved)
+        if on == EVOLVED and variant.target_config:
+            config = {**json.loads((folder / "config.json").read_text()), **variant.target_config}
+            (folder / "config.json").write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
     return folder
 
 
@@ -129,6 +136,9 @@ def write_adapter(variant: Variant, dtype: str, folder: Path) -> PeftModel | Non
     task = "CAUSAL_LM" if hasattr(model(variant.model, dtype, BASE), "lm_head") else None
     config = variant.config() if variant.config else LoraConfig(task_type=task, **copy.deepcopy(variant.lora))
     trained = get_peft_model(copy.deepcopy(model(variant.model, dtype, BASE)), config).eval()
+    for layer in trained.modules():
+        # With ensure_weight_tying, views of the embedding's factors, which cannot be copied.
+        getattr(layer, "kwargs", {}).pop("tied_adapter", None)
     # With no name PEFT does not ask the Hub whether the vocabulary was resized.
     config.base_model_name_or_path = None
     initial = folder.parent / "initial"

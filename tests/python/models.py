@@ -137,9 +137,9 @@ def is_fp8(dtype: str) -> bool:
     return dtype.startswith("f8")
 
 
-def save_model(made: torch.nn.Module, folder: Path, dtype: str, **arguments) -> None:
-    """The model's files, with names and shapes as transformers writes them."""
-    made.save_pretrained(folder, **arguments)
+def save_model(made: torch.nn.Module, folder: Path, dtype: str, saved: tuple[tuple[str, object], ...] = ()) -> None:
+    """The model's files, with names and shapes as transformers writes them; `saved`: arguments of save_pretrained."""
+    made.save_pretrained(folder, **dict(saved))
     if not is_fp8(dtype):
         return
     for file in folder.glob("*.safetensors"):
@@ -150,6 +150,27 @@ def save_model(made: torch.nn.Module, folder: Path, dtype: str, **arguments) -> 
 
 def as_stored(tensor: torch.Tensor, dtype: str) -> torch.Tensor:
     return tensor.to(DTYPES[dtype]) if is_fp8(dtype) and tensor.dim() >= 2 else tensor
+
+
+@torch.inference_mode()
+def outputs(made: torch.nn.Module) -> torch.Tensor | None:
+    """What a float64 model computes of fixed inputs; None for Whisper, which reads attributes of layers that PEFT wraps."""
+    inputs = INPUTS[made.main_input_name](made.config)
+    if inputs is None:
+        return None
+    # The fast paths of experts have no float64.
+    made.config._experts_implementation = "eager"
+    computed = made(**{made.main_input_name: inputs})
+    pooled = getattr(computed, "pooler_output", None)
+    return computed[0] if pooled is None else pooled
+
+
+INPUTS = {
+    "input_ids": lambda config: torch.arange(24).unsqueeze(0) * 7 % config.vocab_size,
+    "input_features": lambda config: None,
+    "pixel_values": lambda config: torch.linspace(-1, 1, 4 * 3 * 16 * 16, dtype=torch.float64).sin().reshape(FRAMES.get(config.model_type, (4, 3, 16, 16))),
+}
+FRAMES = {"videomae": (1, 4, 3, 16, 16)}
 
 
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from models import is_fp8, read_tensors, save_model
+from models import outputs, read_tensors, save_model
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from variants import Variant
@@ -17,16 +17,14 @@ from variants import Variant
 Tensors = dict[str, torch.Tensor]
 
 
-def files_of(model: torch.nn.Module, dtype: str) -> Tensors:
+def files_of(model: torch.nn.Module, dtype: str, saved: tuple) -> Tensors:
     with tempfile.TemporaryDirectory() as folder:
-        save_model(model, Path(folder), dtype)
+        save_model(model, Path(folder), dtype, saved)
         return read_tensors(Path(folder))
 
 
-def peft_merge(model: torch.nn.Module, adapters: list[tuple[Path, float]], dtype: str) -> Tensors | None:
-    """PEFT's default merge. Several adapters are merged one after the other; torch has no sums of fp8."""
-    if is_fp8(dtype):
-        return None
+def peft_merge(model: torch.nn.Module, adapters: list[tuple[Path, float]], dtype: str, variant: Variant) -> Tensors:
+    """PEFT's default merge. Several adapters are merged one after the other."""
     [(first, _), *others] = adapters
     wrapped = PeftModel.from_pretrained(copy.deepcopy(model), first, adapter_name="0")
     for index, (folder, _) in enumerate(others, start=1):
@@ -35,29 +33,48 @@ def peft_merge(model: torch.nn.Module, adapters: list[tuple[Path, float]], dtype
         for index, (_, weight) in enumerate(adapters):
             if weight != 1 and isinstance(layer, LoraLayer) and str(index) in layer.scaling:
                 layer.set_scale(str(index), weight)
-    return files_of(wrapped.merge_and_unload(adapter_names=[str(index) for index in range(len(adapters))]), dtype)
+    return files_of(wrapped.merge_and_unload(adapter_names=[str(index) for index in range(len(adapters))]), dtype, variant.saved)
+
+
+def exact(model: torch.nn.Module, variant: Variant) -> Tensors:
+    return exact_files(model, "untie" in variant.options, variant.saved)
 
 
 @cache
-def exact(model: torch.nn.Module, untie: bool) -> Tensors:
-    return files_of(in_float64(model, untie), "f64")
+def exact_files(model: torch.nn.Module, untie: bool, saved: tuple) -> Tensors:
+    return files_of(in_float64(model, untie), "f64", saved)
 
 
-def applied_update(model: torch.nn.Module, adapter: Path) -> Tensors:
+def applied_update(model: torch.nn.Module, adapter: Path, variant: Variant) -> Tensors:
     """What PEFT's loader and merge change of a model, in float64."""
     merged = PeftModel.from_pretrained(in_float64(model), adapter).merge_and_unload()
-    return less(files_of(merged, "f64"), exact(model, untie=False))
+    return less(files_of(merged, "f64", variant.saved), exact(model, variant))
 
 
 def trained_update(trained: PeftModel, base: torch.nn.Module, variant: Variant) -> Tensors:
     """What training changed of the base: PEFT's merge in float64 of the very model that was trained, less the base."""
-    untie = "untie" in variant.options
-    # PEFT's tied adapters cannot be copied.
-    doubled = (trained if variant.lora.get("ensure_weight_tying") else copy.deepcopy(trained)).double()
+    merged = trained_in_float64(trained, base, variant).merge_and_unload()
+    return less(files_of(merged, "f64", variant.saved), exact(base, variant))
+
+
+def trained_in_float64(trained: PeftModel, base: torch.nn.Module, variant: Variant) -> PeftModel:
+    doubled = copy.deepcopy(trained).double()
     restore_initial_factors(doubled, in_float64(base), variant)
-    if untie:
+    if "untie" in variant.options:
         untie_head(doubled.get_base_model())
-    return less(files_of(doubled.merge_and_unload(), "f64"), exact(base, untie))
+    return doubled
+
+
+def expect_merge_is_forward(trained: PeftModel, base: torch.nn.Module, variant: Variant) -> None:
+    """PEFT's merge is taken for what the adapter means. This holds only where it computes what training computed."""
+    doubled = trained_in_float64(trained, base, variant)
+    before = outputs(doubled)
+    if before is None:
+        return
+    after, without = outputs(doubled.merge_and_unload()), outputs(in_float64(base))
+    effect, error = (after - without).abs().max(), (after - before).abs().max()
+    if effect == 0 or error > 1e-9 * effect:
+        raise AssertionError(f"{variant.name}: PEFT's merge is off by {error} from what was trained, where the adapter changes {effect}")
 
 
 def less(after: Tensors, before: Tensors) -> Tensors:

@@ -45,7 +45,10 @@ class Variant:
     """End of the names of parameters that are trained beside the adapter's own."""
     convert: bool = False
     """Saved with PEFT's `path_initial_model_for_weight_conversion`."""
-    shard_size: str = ""
+    saved: tuple[tuple[str, object], ...] = ()
+    """Arguments of save_pretrained for the models."""
+    target_config: dict = field(default_factory=dict)
+    """Changes of the evolved model's config.json; None removes a key."""
     config: Callable[[], peft.PeftConfig] | None = None
     edit: Callable[[dict, dict], None] | None = None
     """Changes the written (config, tensors) in place."""
@@ -93,6 +96,7 @@ def experts_of_transformers_4() -> tuple[peft.LoraConfig, dict]:
 PATTERNS = {"rank_pattern": {"v_proj": 8}, "alpha_pattern": {"q_proj": 24, "layers.1.mlp.down_proj": 6}}
 OVERLAPPING_RANKS = {"v_proj": 6, "layers.1.self_attn.v_proj": 2}
 OVERLAPPING_ALPHAS = {"self_attn.q_proj": 12, "layers.0.self_attn.q_proj": 20}
+FUSED_ON_DISK = (("save_original_format", False),)
 REPLACE = ("--absolute", "replace")
 WITH_BASE = ("--base", "BASE")
 UNTIE = ("--tied", "untie")
@@ -107,9 +111,11 @@ PLAIN = [
     merged("regex-targets", "target_modules as a regular expression", lora={**R4, "target_modules": r".*\.layers\.1\..*(q|down)_proj"}),
     merged("some-layers", "layers_to_transform", lora={**R4, "target_modules": QV, "layers_to_transform": [1]}),
     merged("gaussian", "init_lora_weights=gaussian", lora={**R4, "target_modules": QV, "init_lora_weights": "gaussian"}),
+    merged("orthogonal", "init_lora_weights=orthogonal", lora={**R4, "target_modules": QV, "init_lora_weights": "orthogonal"}),
+    merged("mica", "init_lora_weights=mica", lora={**R4, "target_modules": QV, "init_lora_weights": "mica"}, dtypes=NOT_F64),
     merged("adapter-bf16", "factors in bf16", lora=LINEAR, adapter_dtype=torch.bfloat16),
     merged("adapter-f16", "factors in f16", lora=LINEAR, adapter_dtype=torch.float16),
-    merged("sharded", "a model in several files", lora=LINEAR, shard_size="20KB"),
+    merged("sharded", "a model in several files", lora=LINEAR, saved=(("max_shard_size", "20KB"),)),
     merged("mistral", "Mistral", model="mistral", lora=LINEAR),
     merged("gemma2", "Gemma 2, whose tied embeddings are left alone", model="gemma2", lora=LINEAR),
     merged("qwen3", "Qwen 3, whose tied embeddings are left alone", model="qwen3", lora=LINEAR),
@@ -157,6 +163,7 @@ LAYERS = [
     merged("experts-router", "the router as a parameter", model="mixtral", lora={**FUSED_EXPERTS, "target_parameters": ["mlp.gate.weight"]}),
     merged("experts-converted", "w1, w2, w3 as targets, which PEFT turns into fused ones", model="mixtral", lora={**R4, "target_modules": ["w1", "w2", "w3"]}),
     merged("experts-transformers-4", "an adapter with a pair for each expert", model="mixtral", handmade=experts_of_transformers_4, truth="applied"),
+    merged("experts-fused-on-disk", "fused experts of Mixtral, fused on disk", model="mixtral", lora=FUSED_EXPERTS, saved=FUSED_ON_DISK),
     merged("experts-qwen3", "fused experts of Qwen 3", model="qwen3-moe", lora=FUSED_EXPERTS),
     merged("experts-gpt-oss", "fused experts of GPT-OSS, stored (in, out)", model="gpt-oss", lora=FUSED_EXPERTS),
     merged("experts-llama4", "fused experts of Llama 4, which PEFT takes for (out, in)", model="llama4", lora={**FUSED_EXPERTS, "target_parameters": ["experts.gate_up_proj", "experts.down_proj"]}),
@@ -194,6 +201,7 @@ ABSOLUTE = [
 INITIALISED = [
     merged("pissa", "PiSSA", lora={**LINEAR, "init_lora_weights": "pissa"}, dtypes=NOT_F64, options=WITH_BASE, peft_is_wrong="the loader takes the factors of the evolved model"),
     merged("pissa-rslora", "PiSSA with use_rslora", lora={**LINEAR, "init_lora_weights": "pissa", "use_rslora": True}, dtypes=NOT_F64, options=WITH_BASE, peft_is_wrong="the loader takes the factors of the evolved model"),
+    merged("pissa-patterns", "PiSSA with rank_pattern", lora={**LINEAR, **PATTERNS, "init_lora_weights": "pissa"}, dtypes=NOT_F64, options=WITH_BASE, peft_is_wrong="the loader takes the factors of the evolved model"),
     merged("pissa-gpt2", "PiSSA on Conv1D", model="gpt2", lora={**R4, "target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, "init_lora_weights": "pissa"}, dtypes=NOT_F64, options=WITH_BASE, peft_is_wrong="the loader takes the factors of the evolved model"),
     merged("pissa-with-embeddings", "PiSSA, with plain LoRA on embeddings", lora={**R4, "target_modules": ["embed_tokens", "q_proj"], "init_lora_weights": "pissa"}, dtypes=NOT_F64, options=WITH_BASE, peft_is_wrong="the loader takes the factors of the evolved model"),
     merged("pissa-converted", "PiSSA, converted by PEFT", lora={**LINEAR, "init_lora_weights": "pissa"}, dtypes=NOT_F64, convert=True, truth="applied"),
@@ -210,6 +218,7 @@ TIED = [
 SEVERAL = [
     merged("two-patches", "two patches, weights 0.7 and −0.3", together=(("all-linear", 0.7), ("rslora", -0.3))),
     merged("four-patches", "four patches of different ranks", together=(("all-linear", 1.0), ("odd-scale", 0.5), ("rank-64", 0.25), ("patterns", 2.0))),
+    merged("dora-weighted", "DoRA with weight 0.5", together=(("dora", 0.5),), peft_raises="PEFT gives DoRA no weight"),
     merged("plain-and-dora", "plain LoRA and DoRA on the same tensors", together=(("all-linear", 1.0), ("dora", 0.5)), peft_raises="PEFT norms the second with the first merged"),
     merged("plain-and-absolute", "two patches, one of them with full copies", together=(("lm-head", 1.0), ("modules-to-save", 0.5)), options=WITH_BASE, peft_raises="PEFT gives full copies no weight"),
 ]
@@ -226,11 +235,17 @@ REFUSED = [
     refused("lora-ga", "base-changing-initialisation", "LoRA-GA", lora={**R4, "target_modules": QV}, edit=set_config(init_lora_weights="lora_ga"), options=WITH_BASE),
     refused("tied-head", "tied-weights", "LoRA on a tied head", model="llama-tied", lora={**R4, "target_modules": [*QV, "lm_head"]}),
     refused("tied-embeddings", "tied-weights", "LoRA on tied embeddings", model="llama-tied", lora={**R4, "target_modules": [*QV, "embed_tokens"]}),
-    refused("tied-together", "tied-weights", "ensure_weight_tying, whose factors for the two ends may differ", model="qwen3", lora={**R4, "target_modules": ["embed_tokens"], "ensure_weight_tying": True}),
     refused("tied-modules-to-save", "tied-weights", "modules_to_save of tied embeddings", model="qwen3", lora={**R4, "target_modules": QV, "modules_to_save": ["embed_tokens"]}, options=WITH_BASE),
+    refused("tied-together", "tied-weights", "ensure_weight_tying, whose factors for the two ends may differ", model="qwen3", lora={**R4, "target_modules": ["embed_tokens"], "ensure_weight_tying": True}),
     refused("grouped-convolution", "convolution", "Conv2d with groups > 1", model="convnext", lora={"r": 16, "lora_alpha": 8, "target_modules": ["stages.0.layers.0.dwconv"]}),
     refused("layer-replication", "layer-replication", "layer_replication", lora={**R4, "target_modules": QV, "layer_replication": [[0, 2], [1, 2]]}),
     refused("alora", "activated-lora", "alora_invocation_tokens", lora={**R4, "target_modules": QV, "alora_invocation_tokens": [5, 6]}),
+    refused("kasa", "kasa", "KaSA", lora={**R4, "target_modules": QV}, edit=set_config(kasa_config={"beta": 1e-4})),
+    refused("monteclora", "monteclora", "MonteCLoRA", lora={**R4, "target_modules": QV}, edit=set_config(monteclora_config={"samples": 4})),
+    refused("arrow", "arrow", "Arrow", lora={**R4, "target_modules": QV}, edit=set_config(arrow_config={"top_k": 2})),
+    refused("bdlora", "bdlora", "block-diagonal LoRA", lora={**R4, "target_modules": QV}, edit=set_config(use_bdlora={"nblocks": 2})),
+    refused("velora", "velora", "VeLoRA", lora={**R4, "target_modules": QV}, edit=set_config(velora_config={"groups": 2})),
+    refused("megatron", "megatron", "Megatron layers", lora={**R4, "target_modules": QV}, edit=set_config(megatron_config={"hidden": 1})),
     refused("ia3", "peft-type", "IA3", config=lambda: peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"])),
     refused("loha", "peft-type", "LoHa", config=lambda: peft.LoHaConfig(r=4, alpha=8, target_modules=QV)),
     refused("lokr", "peft-type", "LoKr", config=lambda: peft.LoKrConfig(r=4, alpha=8, target_modules=QV)),
@@ -240,6 +255,11 @@ REFUSED = [
     refused("unknown-key", "unknown-config-key", "a key that PEFT does not know", lora={**R4, "target_modules": QV}, edit=set_config(new_variant_of_lora={"depth": 2})),
     refused("qalora", "qalora", "use_qalora", lora={**R4, "target_modules": QV}, edit=set_config(use_qalora=True)),
     refused("factors-f64", "factor-dtype", "factors in f64", lora={**R4, "target_modules": QV}, adapter_dtype=torch.float64),
+    refused("lora-bias-without-bias", "lora-bias", "lora_bias on layers without a bias", lora={**R4, "target_modules": QV, "lora_bias": True}),
+    refused("tied-by-omission", "tied-weights", "LoRA on a head that the config ties by default", model="llama-tied", lora={**R4, "target_modules": ["lm_head"]}, target_config={"tie_word_embeddings": None}),
+    refused("quantized", "quantized-target", "a quantized target", lora={**R4, "target_modules": QV}, target_config={"quantization_config": {"quant_method": "gptq", "bits": 4}}),
+    refused("renamed-in-memory", "missing-tensor", "modules whose names transformers 5 changed only in memory", model="vit", lora={**R4, "target_modules": ["q_proj"]}),
+    refused("experts-transformers-4-fused", "missing-tensor", "a pair for each expert onto experts that are fused on disk", model="mixtral", handmade=experts_of_transformers_4, saved=FUSED_ON_DISK),
     refused("non-finite", "invalid_file", "NaN in a factor", lora={**R4, "target_modules": QV}, edit=make_non_finite),
     refused("fewer-layers", "fewer-layers", "a target with fewer layers", target="llama-one-layer", lora={**R4, "target_modules": QV}),
     refused("smaller-target", "shape-mismatch", "a target of another size", target="llama-narrow", lora={**R4, "target_modules": QV}),
