@@ -44,13 +44,17 @@ async function samplePeaks(): Promise<void> {
   }
 }
 
-it('publishes, merges and fetches a 2.2 GB model with every process under 256 MB', async () => {
+it('publishes, merges, fetches and analyzes a 2.2 GB model with every process under 256 MB', async () => {
   const options = { configFolder: join(folder, 'config') }
   for (const name of ['lab', 'hospital']) await portllm(registry, ['org', 'create', name], options)
   await portllm(registry, ['publish', join(folder, 'model'), '--name', 'lab/big', '--version', '1.0'], options)
   await portllm(registry, ['publish', join(folder, 'adapter'), '--name', 'hospital/patch', '--version', '1.0.0', '--base', 'lab/big@1.0'], options)
   const got = await portllm(registry, ['get', 'lab/big@1.0', '--patch', 'hospital/patch', '--output', join(folder, 'merged')], options)
   expect(got.bytes).toBeGreaterThan(2.1e9)
+  const { result } = await portllm(registry, ['analyze', 'hospital/patch', '--target', 'lab/big@1.0'], options)
+  const [adapter, model] = [join(folder, 'adapter'), join(folder, 'model')]
+  const { result: local } = await portllm(registry, ['analyze', adapter, '--base', model, '--target', model], options)
+  expect([result.whole, result.tensors.length]).toEqual([local.whole, 44])
   await samplePeaks()
   console.log(Object.fromEntries([...peaks].map(([part, peak]) => [part, `${peak.toFixed(0)} MB`])))
   expect([...peaks.keys()].sort()).toEqual(['api/server', 'cli/main', 'gpu-runner/runner'])
