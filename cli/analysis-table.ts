@@ -14,6 +14,11 @@ export const FIGURE_COLUMNS: readonly { readonly heading: string; readonly meani
   { heading: 'moved rows', meaning: 'sampled rows of the base that are nearer to another row of the target than to their own', text: ({ rowMatch }) => (rowMatch === null ? null : `${rowMatch.elsewhere} of ${rowMatch.sampled}`) },
 ]
 
+/** The first figures in one line. */
+export function figuresLine(figures: AnalysisFigures): string {
+  return FIGURE_COLUMNS.slice(0, 3).map(({ heading, text }) => `${heading} ${text(figures) ?? 'unknown'}`).join(', ')
+}
+
 /** A row for each part of the model and one for the whole; with `layers` one for each layer's parts as well. */
 export function analysisTable(analysis: Analysis, layers: boolean): string {
   const figures = (of: AnalysisFigures) => FIGURE_COLUMNS.map(({ text }) => text(of))

@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import { formatReference, parseReference } from '../../patch/reference.ts'
 import type { Resolution } from '../client.ts'
+import { figuresLine } from '../analysis-table.ts'
 import { EXIT } from '../exit.ts'
 import { formatFields, plural } from '../format.ts'
 import { describeReason } from '../reasons.ts'
@@ -33,6 +34,7 @@ async function resolve(session: Session, options: CommonOptions & { target: stri
 function describe({ verdict, target, patches, derivation, merged }: Resolution): string {
   const parts = patches.map((patch) => [
     `${patch.reference}${patch.weight === 1 ? '' : ` with weight ${patch.weight}`}: ${patch.verdict} (trained on ${patch.base.reference}, ${plural(patch.edits, 'edit')})`,
+    ...patch.evidence.flatMap(({ measured, parts: figures }) => figures.map((entry) => `  evidence ${entry.part}: ${figuresLine(entry.figures)} (measured by ${measured.by})`)),
     ...patch.reasons.map((reason) => `  ${reason.severity.padEnd(7)}  ${reason.code}: ${describeReason(reason)}`),
   ].join('\n'))
   return [formatFields([['verdict', verdict], ['target', target.reference], ['derivation', derivation], ['merged', merged]]), ...parts].join('\n\n')

@@ -31,6 +31,9 @@ test('the registry and the folders give the same figures, to the last digit', as
   expect(local.result.measured.by).toBe('local')
   expect(figuresOf(local.result)).toEqual(figuresOf(analysis.result))
 
+  const resolved = await cli.run(['resolve', 'lab/kind', '--target', 'lab/tiny@2.0'])
+  expect(resolved.stdout).toMatch(/^ {2}evidence attention: drift \d\S*%, patch\/drift \d\S*, interference \S+ \(measured by http/m)
+
   // It is measured once; the second time there is no job.
   const again = await cli.ok('analyze', 'lab/kind', '--target', 'lab/tiny@2.0')
   expect(again.id).toBe(analysis.id)

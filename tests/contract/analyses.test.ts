@@ -61,6 +61,7 @@ describe('an analysis', () => {
     const again = await Promise.all([request(names), request({ ...names, patch: `${names.patch}@^1` })])
     expect(again.map(({ body }) => body.job.id)).toEqual([asked.body.job.id, asked.body.job.id])
     const params = { id: asked.body.analysis }
+    expect((await registry.ok('resolvePatches', { query: { patch: names.patch, target: names.target } })).patches[0].evidence).toEqual([])
     expect(await registry.ok('getAnalysis', { params, token: null })).toMatchObject({ state: 'queued', result: null, picture: null, readyAt: null, job: { id: asked.body.job.id } })
     expect(codeOf(await registry.call('getAnalysisPicture', { params, token: null }))).toEqual([409, 'wrong_state'])
 
@@ -97,6 +98,9 @@ describe('an analysis', () => {
     expect(picture.body).toMatch(/^<svg xmlns="http:\/\/www.w3.org\/2000\/svg".*<\/svg>\n$/s)
     expect(picture.headers.get('content-security-policy')).toContain("default-src 'none'")
     expect(ready.picture).toBe(`${registry.url}/v1/analyses/${params.id}/picture.svg`)
+    // Whoever resolves the pair is told, and the verdict does not depend on it.
+    const resolution = await registry.ok('resolvePatches', { query: { patch: names.patch, target: names.target }, token: null })
+    expect(resolution.patches[0]).toMatchObject({ verdict: 'portable', evidence: [{ kind: 'analysis', id: params.id, measured: { by: registry.url }, parts: ready.result.parts }] })
     const actions = await registry.server.dependencies.db.select({ action: audit.action }).from(audit).where(eq(audit.subject, params.id))
     expect(actions.map(({ action }) => action).sort()).toEqual(['analysis.measure', 'analysis.request'])
   })
@@ -184,5 +188,9 @@ describe('who may', () => {
       expect(codeOf(await registry.call('getJob', { params: { id: job.id }, token }))).toEqual([404, 'not_found'])
     }
     expect(codeOf(await request(names, stranger))).toEqual([404, 'not_found'])
+    if (secret === 'base') {
+      const evidenceFor = async (token: string | null) => (await registry.ok('resolvePatches', { query: { patch: names.patch, target: names.target }, token })).patches[0].evidence
+      expect([await evidenceFor(member), await evidenceFor(null)]).toEqual([[expect.objectContaining({ id })], []])
+    }
   })
 })

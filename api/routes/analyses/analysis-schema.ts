@@ -26,6 +26,8 @@ const AnalysisFigures = z
 
 const Part = z.enum(MODEL_PARTS)
 
+export const AnalysisParts = z.array(z.object({ part: Part, tensors: z.int(), figures: AnalysisFigures }))
+
 export const AnalysisResult = z
   .object({
     format: z.literal('portllm.analysis/1'),
@@ -39,7 +41,7 @@ export const AnalysisResult = z
       seconds: z.number(),
     }),
     whole: AnalysisFigures,
-    parts: z.array(z.object({ part: Part, tensors: z.int(), figures: AnalysisFigures })),
+    parts: AnalysisParts,
     layers: z.array(z.object({ stack: z.string(), layer: z.int(), part: Part, figures: AnalysisFigures })),
     tensors: z.array(z.object({ name: z.string(), part: Part, layer: z.int().nullable(), rows: z.int(), cols: z.int(), rank: z.int(), figures: AnalysisFigures })),
     unmeasured: z.array(z.object({ name: z.string(), reason: z.string() })),

@@ -2,6 +2,7 @@ import { createRoute, z } from '@hono/zod-openapi'
 import type { App } from '../../app.ts'
 import { REASON_CODES, SEVERITIES, VERDICTS } from '../../../patch/resolution.ts'
 import { resolvePatches } from '../../services/resolutions/resolve.ts'
+import { AnalysisParts } from '../analyses/analysis-schema.ts'
 import { errorResponses, jsonContent } from '../error-responses.ts'
 import { PatchReferences } from '../merged/merged-schema.ts'
 import { Digest } from '../runner/runner-schema.ts'
@@ -15,6 +16,10 @@ const Reason = z
   .openapi('Reason')
 const Version = z.object({ reference: z.string(), digest: Digest })
 
+const Evidence = z
+  .object({ kind: z.literal('analysis'), id: z.uuid(), measured: z.object({ by: z.string(), at: z.iso.datetime() }), parts: AnalysisParts })
+  .openapi('Evidence', { description: 'What was measured of the patch on this target, and who says so. It does not enter the verdict.' })
+
 const Resolution = z
   .object({
     verdict: z.enum(VERDICTS),
@@ -22,6 +27,7 @@ const Resolution = z
     patches: z.array(Version.extend({
       weight: z.number(), base: Version, verdict: z.enum(VERDICTS), reasons: z.array(Reason), edits: z.int(),
       lineage: z.object({ relation: z.enum(['same', 'descends', 'unrelated']), steps: z.array(z.object({ version: z.string(), kind: z.string() })) }),
+      evidence: z.array(Evidence),
     })),
     derivation: z.string().nullable().openapi({ description: 'Id of the merged model; null where it cannot be.' }),
     merged: z.enum(['ready', 'queued', 'absent']).nullable(),

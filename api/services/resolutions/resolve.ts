@@ -4,6 +4,7 @@ import { derivationId, newDerivation } from '../../../patch/derivation.ts'
 import { VERDICTS, type Lineage, type Reason, type Verdict } from '../../../patch/resolution.ts'
 import type { RequestContext } from '../../context.ts'
 import { ApiError } from '../../errors.ts'
+import { findEvidence, type Evidence } from '../analyses/find-evidence.ts'
 import { findModelVersion, type FoundModelVersion } from '../models/find.ts'
 import { judgePatch, type Judgement } from './judge.ts'
 import { readReference, selectPatches } from './select-patches.ts'
@@ -20,6 +21,7 @@ export interface ResolutionView {
     reasons: Reason[]
     edits: number
     lineage: Lineage
+    evidence: Evidence[]
   }[]
   derivation: string | null
   merged: 'ready' | 'queued' | 'absent' | null
@@ -29,6 +31,7 @@ export interface ResolutionView {
 export async function resolvePatches({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly string[] } }): Promise<ResolutionView> {
   const target = await findTarget({ ctx, reference: input.target })
   const judgements = await judgeAll({ ctx, target, references: input.patches })
+  const evidence = await findEvidence({ ctx, targetVersionId: target.version.id, patchVersionIds: judgements.map(({ patch }) => patch.version.id) })
   const verdict = worstVerdict(judgements)
   const id = verdict === 'incompatible' ? null : await derivationIdOf(target, judgements)
   return {
@@ -36,6 +39,7 @@ export async function resolvePatches({ ctx, input }: { ctx: RequestContext; inpu
     target: { reference: target.reference, digest: target.version.digest! },
     patches: judgements.map(({ patch, base, resolution, edits, lineage }) => ({
       reference: patch.reference, digest: patch.version.digest!, weight: patch.weight, base, verdict: resolution.verdict, reasons: [...resolution.reasons], edits: edits.length, lineage,
+      evidence: evidence.get(patch.version.id) ?? [],
     })),
     derivation: id,
     merged: id === null ? null : await stateOf(ctx, id),
