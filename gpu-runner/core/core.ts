@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os'
 import type { Dtype } from '../../patch/dtype.ts'
 import type { TensorInfo } from '../../patch/safetensors.ts'
 import { openAnalysisLibrary } from './analysis-library.ts'
+import { initialFactors, type InitialFactors, type InitialFactorsSpec } from './initial-factors.ts'
 import { CORE_DTYPES, CoreError, openLibrary, PATHS, type CorePath, type Library } from './library.ts'
 import type { MergedFile, MergedFileSpec } from './merged-file.ts'
 import { writeMergedFiles, type MergedFiles, type MergedFilesJob } from './merged-files.ts'
@@ -9,6 +10,7 @@ import { openAnalysis, type AnalysisSpec, type TensorAnalysis } from './tensor-a
 import { openTensor, type TensorMerge, type TensorOptions, type TensorSpec } from './tensor-merge.ts'
 
 export { CoreError, type CorePath } from './library.ts'
+export type { InitialFactors, InitialFactorsSpec } from './initial-factors.ts'
 export type { Allocate, MergedFile, MergedFileSpec, Segment } from './merged-file.ts'
 export type { MergedFiles, MergedFilesJob, MergeProfile } from './merged-files.ts'
 export type { AnalysisSpec, TensorAnalysis } from './tensor-analysis.ts'
@@ -24,6 +26,12 @@ export interface Core {
   tensor(spec: TensorSpec, options?: TensorOptions): TensorMerge
   /** Figures of a patch on a tensor that has evolved (docs/analysis.md). @throws CoreError, likewise. */
   analysis(spec: AnalysisSpec): TensorAnalysis
+  /**
+   * What PiSSA or OLoRA took out of the base (initial-factors.ts), in seconds for a large tensor.
+   *
+   * @throws CoreError: `undetermined` where the base does not decide it.
+   */
+  initialFactors(spec: InitialFactorsSpec): Promise<InitialFactors>
   /** NaNs and infinities among `bytes`; 0 for dtypes that have none. */
   countNonFinite(bytes: Uint8Array, dtype: Dtype): Promise<number>
   /**
@@ -63,6 +71,7 @@ export async function loadCore(options: CoreOptions = {}): Promise<Core> {
     threads,
     tensor: (spec, tensorOptions) => openTensor({ library, path, threads }, spec, tensorOptions),
     analysis: (spec) => openAnalysis({ library, path, threads }, analysisLibrary, spec),
+    initialFactors: (spec) => initialFactors({ library, path, threads }, spec),
     countNonFinite: async (bytes, dtype) => countNonFinite(library, bytes, dtype),
     readHeader: (bytes, fileSize) => library.readHeader(bytes, fileSize),
     writeMergedFiles: (job) => writeMergedFiles({ library, path, threads }, job),

@@ -11,7 +11,7 @@ export const CORE_DTYPES: Partial<Record<Dtype, number>> = {
   F32: 0, F16: 1, BF16: 2, F64: 3, F8_E4M3: 4, F8_E5M2: 5, F8_E8M0: 6,
 }
 
-const STATUSES = ['ok', 'invalid', 'unsupported', 'nonfinite', 'memory', 'io', 'cancelled'] as const
+const STATUSES = ['ok', 'invalid', 'unsupported', 'nonfinite', 'memory', 'io', 'cancelled', 'undetermined'] as const
 export type CoreStatus = Exclude<(typeof STATUSES)[number], 'ok'>
 
 /** A refusal of the core: `status` is the kind, `message` the sentence that it gave. */
@@ -49,6 +49,7 @@ export interface Library {
   figures(tensor: TensorHandle): { patchNorm: number; realisedNorm: number; residualNorm: number; nonFinite: number }
   free(tensor: TensorHandle): void
   countNonFinite(bytes: Uint8Array, dtype: number): Promise<number>
+  initialFactors(method: number, base: NativeVector, rows: number, cols: number, rank: number, threads: number, left: Float32Array, right: Float32Array): Promise<void>
   /** See Core. */
   readHeader(bytes: Uint8Array, fileSize: number): Promise<TensorInfo[]>
   openSource(file: number): SourceHandle
@@ -125,6 +126,7 @@ function bind(file: string): Library {
   const figures = failing('portllm_tensor_figures', [tensorPointer, memory])
   const free = handle.func('portllm_tensor_free', 'void', [tensorPointer])
   const count = failing('portllm_count_non_finite', [memory, 'uint64_t', 'int32_t', memory])
+  const initial = failing('portllm_initial_factors', ['int32_t', memory, 'uint64_t', 'int32_t', 'uint64_t', 'uint64_t', 'uint64_t', 'uint32_t', memory, 'uint64_t', memory, 'uint64_t'])
   const header = failing('portllm_read_header', [memory, 'uint64_t', 'uint64_t', memory, 'uint64_t', memory])
   const sourceOpen = failing('portllm_source_open', ['int32_t', koffi.out(koffi.pointer(sourcePointer))])
   const sourceFree = handle.func('portllm_source_free', 'void', [sourcePointer])
@@ -162,6 +164,8 @@ function bind(file: string): Library {
       await call(count, [bytes, bytes.byteLength, dtype, total])
       return total[0]!
     },
+    initialFactors: (method, { bytes, dtype }, rows, cols, rank, threads, left, right) =>
+      call(initial, [method, bytes, bytes.byteLength, dtype, rows, cols, rank, threads, left, left.length, right, right.length]),
     async readHeader(bytes, fileSize) {
       const length = new BigUint64Array(1)
       for (let json = Buffer.allocUnsafeSlow(2 * bytes.byteLength + 64); ; json = Buffer.allocUnsafeSlow(Number(length[0]))) {

@@ -25,7 +25,8 @@ enum portllm_status {
   PORTLLM_NONFINITE = 3,   /* a factor or a scale holds NaN or infinity */
   PORTLLM_MEMORY = 4,      /* out of memory or threads */
   PORTLLM_IO = 5,          /* reading or writing failed; error_number holds errno */
-  PORTLLM_CANCELLED = 6
+  PORTLLM_CANCELLED = 6,
+  PORTLLM_UNDETERMINED = 7 /* the input does not decide the result */
 };
 
 enum portllm_dtype {
@@ -141,6 +142,21 @@ PORTLLM_EXPORT int32_t portllm_tensor_figures(const portllm_tensor *tensor, port
                                               char *message, size_t message_size);
 
 PORTLLM_EXPORT void portllm_tensor_free(portllm_tensor *tensor);
+
+enum portllm_initial { PORTLLM_PISSA = 0, PORTLLM_OLORA = 1 };
+
+/*
+ * The product that a method took out of the base's tensor (rows x cols, row-major, F32, F16 or BF16) when training with
+ * `rank` began, from which the adapter's own product is counted: `left` (rows x rank) and `right` (rank x cols), float32,
+ * row-major. With OLoRA the product is still to be scaled. The result does not depend on `threads`. Memory: the numbers
+ * that are returned, and for PiSSA some hundreds of vectors of length min(rows, cols) in float64.
+ */
+PORTLLM_EXPORT int32_t portllm_initial_factors(int32_t method, const void *base, uint64_t base_bytes,
+                                               int32_t dtype, uint64_t rows, uint64_t cols,
+                                               uint64_t rank, uint32_t threads, float *left,
+                                               uint64_t left_count, float *right,
+                                               uint64_t right_count, char *message,
+                                               size_t message_size);
 
 /* Counts NaN and infinity; a trailing partial element is an error. */
 PORTLLM_EXPORT int32_t portllm_count_non_finite(const void *bytes, uint64_t size, int32_t dtype,

@@ -1,0 +1,41 @@
+import type { Dtype } from '../../patch/dtype.ts'
+import { CORE_DTYPES, CoreError } from './library.ts'
+import type { Engine, FactorBytes } from './tensor-merge.ts'
+
+/** What a method took out of a tensor of the base when training began. */
+export interface InitialFactorsSpec {
+  readonly method: 'pissa' | 'olora'
+  /** The tensor as stored, seen as a row-major matrix, in F32, F16 or BF16. */
+  readonly base: Uint8Array
+  readonly dtype: Dtype
+  readonly rows: number
+  readonly cols: number
+  readonly rank: number
+}
+
+/** `left @ right`, in float32; as a product of the scale −w for PiSSA, and −w·alpha/rank for OLoRA, it takes the start out again. */
+export interface InitialFactors {
+  /** (rows, rank) */
+  readonly left: FactorBytes
+  /** (rank, cols) */
+  readonly right: FactorBytes
+  readonly rank: number
+}
+
+/** In the order of portllm_initial. */
+const METHODS: readonly string[] = ['pissa', 'olora']
+
+export async function initialFactors({ library, threads }: Engine, { method, base, dtype, rows, cols, rank }: InitialFactorsSpec): Promise<InitialFactors> {
+  for (const [name, value] of Object.entries({ rows, cols, rank })) {
+    if (!Number.isSafeInteger(value) || value < 0) throw new CoreError('invalid', `${name} is ${value}: a whole number is needed`)
+  }
+  if (rows * cols > base.byteLength) throw new CoreError('invalid', `the base has ${base.byteLength} bytes, too few for ${rows} x ${cols} elements`)
+  if (rank > Math.min(rows, cols)) throw new CoreError('invalid', `the rank is ${rank}, but a matrix of ${rows} x ${cols} has at most ${Math.min(rows, cols)}`)
+  const [left, right] = [new Float32Array(rows * rank), new Float32Array(rank * cols)]
+  await library.initialFactors(METHODS.indexOf(method), { bytes: base, dtype: CORE_DTYPES[dtype] ?? -1 }, rows, cols, rank, threads, left, right)
+  return { left: factor(left, rank), right: factor(right, cols), rank }
+}
+
+function factor(values: Float32Array<ArrayBuffer>, cols: number): FactorBytes {
+  return { bytes: new Uint8Array(values.buffer), dtype: 'F32', offset: 0, strides: [cols, 1] }
+}
