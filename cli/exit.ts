@@ -61,6 +61,7 @@ export function explainError(error: unknown): CliError {
     return new CliError(EXIT.diskFull, 'disk_full', `The disk is full${path}. Free some space and run the same command again.`, { cause: error })
   }
   if (USAGE_ERRORS.has(error.name)) return new CliError(EXIT.usage, 'usage', error.message, { cause: error })
+  if (error.name === 'MergePlanError') return new CliError(EXIT.incompatible, 'incompatible', error.message, { cause: error, details: { reasons: [{ code, severity: 'refusal', message: error.message }] } })
   if (FILE_ERRORS.has(error.name)) return new CliError(EXIT.failure, 'invalid_file', error.message, { cause: error })
   if (code === 'ENOENT') return new CliError(EXIT.notFound, 'not_found', `There is no such file or folder${path}.`, { cause: error })
   if (code === 'EACCES' || code === 'EPERM') return new CliError(EXIT.failure, 'not_permitted', `This file or folder may not be used${path}: ${error.message}`, { cause: error })
@@ -69,4 +70,4 @@ export function explainError(error: unknown): CliError {
 
 /** Names of the errors of patch/ that a wrong argument causes, and of those that a wrong file causes. */
 const USAGE_ERRORS: ReadonlySet<string> = new Set(['ReferenceError', 'DerivationError'])
-const FILE_ERRORS: ReadonlySet<string> = new Set(['SafetensorsError', 'AdapterError', 'FactsError', 'LayoutError', 'CoreError'])
+const FILE_ERRORS: ReadonlySet<string> = new Set(['SafetensorsError', 'AdapterError', 'FactsError', 'LayoutError', 'JsonEditError', 'CoreError'])

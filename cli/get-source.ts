@@ -33,7 +33,7 @@ export async function lockedSource(registry: Registry, lock: Lockfile, quiet: bo
     return source
   }
   const patches = lock.patches.map(({ digest, weight }) => ({ digest, weight }))
-  const answer = await registry.requestDerivation({ target: lock.target.digest, patches })
+  const answer = await registry.requestDerivation({ target: lock.target.digest, patches, options: lock.options })
   const source = await describeMerged(registry, await finishMerge(registry, answer, quiet))
   requireSame(lock, source.lock)
   return source
@@ -67,7 +67,7 @@ async function finishMerge(registry: Registry, answer: MergeAnswer, quiet: boole
 }
 
 async function describeMerged(registry: Registry, merged: Merged): Promise<GetSource> {
-  const { id, rule, target, patches, files } = merged
+  const { id, rules, options, target, patches, files } = merged
   const { tensors } = await registry.getDerivationManifest(id)
   const changed = await changedTensors(registry, target, tensors)
   return {
@@ -75,7 +75,7 @@ async function describeMerged(registry: Registry, merged: Merged): Promise<GetSo
     tensors,
     plan: () => registry.getDerivationPlan(id),
     lock: {
-      format: 'portllm.lock/1', registry: registry.connection.registry, kind: 'merged', target: pick(target), rule: knownRule(rule), derivation: id,
+      format: 'portllm.lock/1', registry: registry.connection.registry, kind: 'merged', target: pick(target), rules: rules.map(knownRule), options, derivation: id,
       patches: patches.map(({ reference, digest, weight }) => ({ reference, digest, weight })),
       files: files.map(pickFile).sort(byPath), tensors: changed,
     },
@@ -110,7 +110,7 @@ function plainSource(
   if (digest === null) throw new CliError(EXIT.notFound, 'not_published', `${reference} is not published yet (it is ${state}).`)
   return {
     identity: `${kind}:${digest}`, tensors, plan,
-    lock: { format: 'portllm.lock/1', registry: registry.connection.registry, kind, target: { reference, digest }, patches: [], rule: null, derivation: null, files: files.map(pickFile).sort(byPath), tensors: [] },
+    lock: { format: 'portllm.lock/1', registry: registry.connection.registry, kind, target: { reference, digest }, patches: [], rules: [], options: {}, derivation: null, files: files.map(pickFile).sort(byPath), tensors: [] },
   }
 }
 
@@ -135,7 +135,7 @@ function pickFile({ path, size, etag }: { path: string; size: number; etag: stri
 
 /** The registry must give what the lockfile says, to the digest. */
 function requireSame(expected: Lockfile, found: Lockfile): void {
-  for (const part of ['derivation', 'rule', 'files', 'tensors'] as const) {
+  for (const part of ['derivation', 'rules', 'files', 'tensors'] as const) {
     if (JSON.stringify(expected[part]) !== JSON.stringify(found[part])) throw differs(part)
   }
   if (expected.target.digest !== found.target.digest) throw differs('target')

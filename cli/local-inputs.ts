@@ -9,6 +9,7 @@ import type { LayOptions } from '../patch/laying.ts'
 import type { ManifestTensor, ModelManifest, PatchManifest } from '../patch/manifest.ts'
 import { notYetMerged } from '../patch/not-yet.ts'
 import type { Reason } from '../patch/resolution.ts'
+import type { UntiedHead } from '../patch/tied-embeddings.ts'
 import { isVocabularyLayer } from '../patch/vocabulary-layers.ts'
 import { CliError, EXIT } from './exit.ts'
 import { digestFiles } from './file-digests.ts'
@@ -36,6 +37,7 @@ export interface LocalPatch {
   /** The exact model that it was trained on, where its folder was named. */
   readonly base: LocalTarget | null
   readonly edits: readonly Edit[]
+  readonly untied: UntiedHead | null
   readonly hashSeconds: number
   readonly reasons: readonly Reason[]
 }
@@ -68,7 +70,7 @@ export async function readPatch(session: Session, { folder, weight, base, option
   if (refusals.length > 0) {
     throw new CliError(EXIT.incompatible, 'incompatible', `${folder} does not fit ${target.folder}:\n${refusals.map((reason) => `  - ${describeReason(reason)}`).join('\n')}`, { details: { reasons: refusals } })
   }
-  return { folder, local, weight, digest: await patchDigest(files), manifest, base, edits: laid.edits, hashSeconds, reasons }
+  return { folder, local, weight, digest: await patchDigest(files), manifest, base, edits: laid.edits, untied: laid.untied, hashSeconds, reasons }
 }
 
 /** With the digests that ingest computes for every tensor, of those that may be full values: they are told from the base's own. */

@@ -3,10 +3,11 @@ import { copyFile, mkdir, readdir, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { blockContributions, operandsOf, type LoadedFactor } from '../gpu-runner/core/block-contributions.ts'
 import { loadCore, type Allocate, type MergedFileSpec, type MergeProfile, type Segment } from '../gpu-runner/core/core.ts'
-import { derivationId, newDerivation } from '../patch/derivation.ts'
+import { derivationId } from '../patch/derivation.ts'
 import { DTYPE_BITS } from '../patch/dtype.ts'
 import { layoutMerge, type ChangedFile, type MergedLayout } from '../patch/layout.ts'
 import { planMerge, type TensorPlan } from '../patch/merge-plan.ts'
+import { mergeRecipe } from '../patch/recipe.ts'
 import type { LocalPatch, LocalTarget } from './local-inputs.ts'
 import { openPatches, type OpenPatches } from './open-patches.ts'
 import { OWNER_NAME, type OutputFolder } from './output-folder.ts'
@@ -23,8 +24,8 @@ export interface LocalMerge {
 }
 
 export async function planLocalMerge(target: LocalTarget, patches: readonly LocalPatch[]): Promise<LocalMerge> {
-  const derivation = await derivationId(newDerivation(target.digest, patches.map(({ digest, weight }) => ({ digest, weight }))))
-  const plans = planMerge({ target: target.manifest, patches: patches.map(({ manifest, edits, weight, base }) => ({ manifest, edits, weight, base: base && base.manifest })) })
+  const derivation = await derivationId(mergeRecipe(target.digest, patches.map((patch) => ({ ...patch, base: patch.base && patch.base.digest }))))
+  const plans = planMerge({ target: target.manifest, patches: patches.map((patch) => ({ ...patch, base: patch.base && patch.base.manifest })) })
   const layout = await layoutMerge({
     derivationId: derivation,
     target: target.manifest,

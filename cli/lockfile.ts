@@ -17,7 +17,10 @@ const lockfile = z.strictObject({
   target: z.strictObject({ reference: z.string(), digest }),
   /** In the order of summation. */
   patches: z.array(z.strictObject({ reference: z.string(), digest, weight: z.number() })),
-  rule: z.enum(RULES).nullable(),
+  /** The rules of arithmetic in use; none where nothing was merged. */
+  rules: z.array(z.enum(RULES)),
+  /** What was asked for and made a difference to the merge. */
+  options: z.strictObject({ absolute: z.literal('replace').optional(), tied: z.literal('untie').optional() }).default({}),
   derivation: hex.nullable(),
   files: z.array(z.strictObject({ path: z.string(), size: z.int().nonnegative(), etag: hex })),
   /** The tensors that the merge changed, with the digests of their bytes. */

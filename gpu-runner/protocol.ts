@@ -65,7 +65,7 @@ const mergeTensor = z.object({
 })
 const mergeSpec = z.object({
   kind: z.literal('merge'),
-  rule: z.enum(RULES),
+  rules: z.array(z.enum(RULES)).min(1),
   derivation: z.string(),
   tensors: z.array(mergeTensor).min(1),
 })

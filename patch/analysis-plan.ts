@@ -61,7 +61,7 @@ export function planAnalysis({ patch, base, target, edits }: AnalysisPlanInput):
   const origins = originOf(patch, base, edits)
   const tensors: AnalysisTensor[] = []
   const unmeasured: UnmeasuredTensor[] = []
-  for (const plan of planMerge({ target, patches: [{ manifest: patch, edits, weight: 1, base }] })) {
+  for (const plan of planMerge({ target, patches: [{ manifest: patch, edits, untied: null, weight: 1, base }] })) {
     const planned = planTensor(plan, origins(plan))
     if (typeof planned === 'string') unmeasured.push({ name: plan.name, reason: planned })
     else tensors.push(planned)
@@ -71,10 +71,20 @@ export function planAnalysis({ patch, base, target, edits }: AnalysisPlanInput):
 
 function originOf(patch: PatchManifest, base: ModelManifest, edits: readonly Edit[]): (plan: TensorPlan) => ManifestTensor | undefined {
   const byName = new Map(base.tensors.map((tensor) => [tensor.name, tensor]))
-  const key = ({ consumes }: Edit) => [...consumes].sort().join('\n')
-  const onBase = new Map(adapterEdits(readAdapter(patch.adapterConfig, patch.tensors), base, base).edits.map((edit) => [key(edit), edit.target]))
-  const onTarget = new Map(edits.map((edit) => [edit.target, key(edit)]))
+  const onBase = new Map(placesOf(adapterEdits(readAdapter(patch.adapterConfig, patch.tensors), base, base).edits))
+  const onTarget = new Map(placesOf(edits).map(([key, target]) => [target, key]))
   return ({ name, source }) => byName.get(onBase.get(onTarget.get(name) ?? '') ?? source.name)
+}
+
+/** The tensors that each part of the adapter lands on: experts lie on several, in the same order everywhere. */
+function placesOf(edits: readonly Edit[]): [key: string, target: string][] {
+  const seen = new Map<string, number>()
+  return edits.map(({ consumes, target }) => {
+    const part = [...consumes].sort().join('\n')
+    const index = seen.get(part) ?? 0
+    seen.set(part, index + 1)
+    return [`${part}\n${index}`, target]
+  })
 }
 
 /** A sentence instead, where nothing can be measured. */

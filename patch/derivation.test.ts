@@ -14,9 +14,15 @@ function sha256(text: string): string {
 describe('derivationId', () => {
   it('is the SHA-256 of the canonical JSON, written out here', async () => {
     const derivation = newDerivation(TARGET, [{ digest: PATCH, weight: 0.5 }])
-    const text = `{"dtype":"target","format":"portllm.derivation/1","patches":[{"digest":"${PATCH}","weight":0.5}],"rule":"lora-f32/1","target":"${TARGET}"}`
+    const text = `{"dtype":"target","format":"portllm.derivation/1","patches":[{"digest":"${PATCH}","weight":0.5}],"rules":["lora-f32/1"],"target":"${TARGET}"}`
     expect(canonicalJson(derivation)).toBe(text)
     expect(await derivationId(derivation)).toBe(sha256(text))
+  })
+
+  it('has bases, options and several rules in it', () => {
+    const derivation = newDerivation(TARGET, [{ digest: PATCH, weight: 1, base: TARGET }], { rules: ['absolute-diff/1', 'lora-f32/1'], options: { tied: 'untie' } })
+    expect(canonicalJson(derivation)).toBe(`{"dtype":"target","format":"portllm.derivation/1","options":{"tied":"untie"},"patches":[{"base":"${TARGET}","digest":"${PATCH}","weight":1}],"rules":["lora-f32/1","absolute-diff/1"],"target":"${TARGET}"}`)
+    expect(() => newDerivation(TARGET, [{ digest: PATCH, weight: 1, base: 'sha256:1' }])).toThrow(DerivationError)
   })
 
   it('does not depend on the order of keys, and does on that of patches and on weights', async () => {

@@ -1,20 +1,36 @@
 import canonicalize from 'canonicalize'
 import type { ManifestFile } from './manifest.ts'
 
-/** The rule that fixes the arithmetic of a merge to the bit (docs/numerics.md). */
-export const RULES = ['lora-f32/1'] as const
+/** The rules that fix the arithmetic of a merge to the bit (docs/numerics.md), in the order in which a recipe names them. */
+export const RULES = ['lora-f32/1', 'dora-f32/1', 'absolute-diff/1', 'pissa-f64/1', 'olora-f64/1'] as const
 export type Rule = (typeof RULES)[number]
 
 /** The recipe of a merged model. Its id is the SHA-256 of its canonical JSON (RFC 8785). */
 export interface Derivation {
   readonly format: 'portllm.derivation/1'
-  readonly rule: Rule
+  /** Those in use, in the order of RULES. */
+  readonly rules: readonly Rule[]
   /** Digest of the target model version, `sha256:…`. */
   readonly target: string
   /** In the order of summation. */
-  readonly patches: readonly { readonly digest: string; readonly weight: number }[]
+  readonly patches: readonly DerivationPatch[]
+  /** What was asked for, where it is not the default and makes a difference; absent where nothing was. */
+  readonly options?: DerivationOptions
   /** Output dtype of the changed tensors: `target` keeps each tensor's own. */
   readonly dtype: 'target'
+}
+
+export interface DerivationPatch {
+  readonly digest: string
+  readonly weight: number
+  /** Digest of the base, where the merge reads it. */
+  readonly base?: string
+}
+
+/** The parts of LayOptions (laying.ts) that are not their defaults. */
+export interface DerivationOptions {
+  readonly absolute?: 'replace'
+  readonly tied?: 'untie'
 }
 
 /** Largest absolute weight of a patch in a derivation. */
@@ -48,18 +64,19 @@ export async function sha256Hex(text: string): Promise<string> {
 }
 
 /** A derivation of the target and patches with these digests. Throws DerivationError. */
-export function newDerivation(target: string, patches: readonly { digest: string; weight: number }[]): Derivation {
+export function newDerivation(target: string, patches: readonly DerivationPatch[], { rules = ['lora-f32/1'], options = {} }: { readonly rules?: readonly Rule[]; readonly options?: DerivationOptions } = {}): Derivation {
   if (patches.length === 0 || patches.length > MAX_PATCHES) {
     throw new DerivationError('bad-patches', `A merge takes 1 to ${MAX_PATCHES} patches, not ${patches.length}.`)
   }
-  for (const { digest } of [{ digest: target }, ...patches]) {
+  for (const digest of [target, ...patches.flatMap(({ digest, base }) => (base === undefined ? [digest] : [digest, base]))]) {
     if (!isDigest(digest)) throw new DerivationError('bad-digest', `${JSON.stringify(digest.slice(0, 100))} is not a digest: write sha256: and 64 hex digits.`)
   }
   return {
     format: 'portllm.derivation/1',
-    rule: 'lora-f32/1',
+    rules: RULES.filter((rule) => rules.includes(rule)),
     target,
-    patches: patches.map(({ digest, weight }) => ({ digest, weight: checkWeight(weight) })),
+    patches: patches.map(({ digest, weight, base }) => ({ digest, weight: checkWeight(weight), ...(base === undefined ? {} : { base }) })),
+    ...(Object.keys(options).length === 0 ? {} : { options }),
     dtype: 'target',
   }
 }

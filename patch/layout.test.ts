@@ -1,7 +1,9 @@
+import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { Extent } from './extent.ts'
 import { DERIVATION_METADATA_KEY, coalesce, layoutMerge, LayoutError, mergedManifest, resolvePieces, sliceExtents, totalLength } from './layout.ts'
+import type { ChangedFile, MergedFile } from './layout.ts'
 import type { ManifestTensor, ModelManifest } from './manifest.ts'
 import { SAMPLE_FACTS, sampleDigest } from './sample-manifests.ts'
 import { headerLength, parseHeader, writeHeader } from './safetensors.ts'
@@ -192,5 +194,55 @@ describe('extents', () => {
 
   it.each([[0, 5], [-1, 2], [3, 2], [0.5, 2]])('refuse the range %i to %i of four bytes', (start, end) => {
     expect(() => sliceExtents([{ blob: 'a', offset: 0, length: 4 }], start, end)).toThrow(LayoutError)
+  })
+})
+
+describe('untied embeddings', () => {
+  const shapes = [{ name: 'embed.weight', dtype: 'F16', shape: [2, 3] }, { name: 'norm.weight', dtype: 'F16', shape: [3] }] as const
+  const header = writeHeader(shapes)
+  const file = Buffer.concat([header, Uint8Array.from({ length: 18 }, (_, at) => at)])
+  const texts = new Map([
+    ['config.json', '{\n  "tie_word_embeddings": true,\n  "text_config": {"rope_theta": 10000.0}\n}'],
+    ['model.safetensors.index.json', '{"metadata": {"total_size": 18}, "weight_map": {"embed.weight": "model.safetensors", "norm.weight": "model.safetensors"}}'],
+  ])
+  const contents = new Map<string, Uint8Array>([['model.safetensors', file], ...[...texts].map(([path, text]) => [path, Buffer.from(text)] as const), ['other/model.safetensors.index.json', Buffer.from('{}')]])
+  const target: ModelManifest = {
+    format: 'portllm.model/1', files: [...contents].map(([path, { length }]) => ({ path, size: length, etag: sampleDigest(path).slice(7) })), facts: { ...SAMPLE_FACTS, tieWordEmbeddings: true },
+    tensors: [{ ...shapes[0], file: 'model.safetensors', offset: header.length, length: 12, digest: 'a' }, { ...shapes[1], file: 'model.safetensors', offset: header.length + 12, length: 6, digest: 'b' }],
+  }
+  const input = {
+    derivationId: ID, target, extents: new Map([...contents].map(([path, { length }]) => [path, [{ blob: path, offset: 0, length }]])), metadata: new Map([['model.safetensors', {}]]),
+    changed: new Set(['lm_head.weight']), untied: { name: 'lm_head.weight', source: 'embed.weight', texts },
+  }
+
+  it('have a head of their own, last in the file of the embedding', async () => {
+    const layout = await layoutMerge(input)
+    const merged = layout.files[0] as ChangedFile
+    const blobs: Blobs = new Map([...contents, ['header', merged.header], ['head', Uint8Array.from({ length: 12 }, () => 7)]])
+    const bytes = read(blobs, resolvePieces(merged.pieces, { header: { blob: 'header' }, changed: new Map([['lm_head.weight', { blob: 'head' }]]) }))
+    expect(bytes.length).toBe(merged.size)
+    const { tensors, dataOffset } = parseHeader(bytes, bytes.length)
+    expect(tensors.map(({ name, shape }) => [name, shape])).toEqual([['embed.weight', [2, 3]], ['norm.weight', [3]], ['lm_head.weight', [2, 3]]])
+    expect(bytes.subarray(dataOffset, dataOffset + 18)).toEqual(file.subarray(header.length))
+    expect([...bytes.subarray(dataOffset + 18)]).toEqual(Array(12).fill(7))
+    expect(merged.etag).toBe(await virtualFileEtag(ID, 'model.safetensors'))
+    const manifest = mergedManifest(layout, new Map([['lm_head.weight', 'c']]))
+    expect(manifest.facts.tieWordEmbeddings).toBe(false)
+    expect(manifest.tensors.at(-1)).toEqual({ name: 'lm_head.weight', dtype: 'F16', shape: [2, 3], file: 'model.safetensors', offset: dataOffset + 18, length: 12, digest: 'c' })
+  })
+
+  it('are written into the config and the index, whose ETag is that of their content', async () => {
+    const [, config, index, other] = (await layoutMerge(input)).files as [MergedFile, ChangedFile, ChangedFile, MergedFile]
+    const textOf = ({ header: bytes }: ChangedFile) => new TextDecoder().decode(bytes)
+    expect(textOf(config)).toBe('{\n  "tie_word_embeddings": false,\n  "text_config": {"tie_word_embeddings": false, "rope_theta": 10000.0}\n}')
+    expect(JSON.parse(textOf(index))).toEqual({ metadata: { total_size: 30 }, weight_map: { 'lm_head.weight': 'model.safetensors', 'embed.weight': 'model.safetensors', 'norm.weight': 'model.safetensors' } })
+    expect(config).toMatchObject({ changed: true, size: textOf(config).length, etag: createHash('sha256').update(textOf(config)).digest('hex'), pieces: [{ kind: 'header', length: textOf(config).length }] })
+    expect(other).toMatchObject({ changed: false })
+  })
+
+  it('cannot be made twice, nor of nothing', async () => {
+    await expect(layoutMerge({ ...input, untied: { ...input.untied, name: 'norm.weight' }, changed: new Set(['norm.weight']) })).rejects.toThrow(LayoutError)
+    await expect(layoutMerge({ ...input, untied: { ...input.untied, source: 'none' } })).rejects.toThrow(LayoutError)
+    await expect(layoutMerge({ ...input, changed: new Set() })).rejects.toThrow(LayoutError)
   })
 })

@@ -1,8 +1,10 @@
-import { virtualFileEtag } from './derivation.ts'
+import { sha256Hex, virtualFileEtag } from './derivation.ts'
 import { DTYPE_BITS } from './dtype.ts'
 import type { Extent } from './extent.ts'
 import type { ManifestFile, ManifestTensor, ModelManifest } from './manifest.ts'
 import { writeHeader } from './safetensors.ts'
+import type { UntiedHead } from './tied-embeddings.ts'
+import { untiedText } from './untied-texts.ts'
 
 /** Key of `__metadata__` that names the derivation in a file that a merge has changed. */
 export const DERIVATION_METADATA_KEY = 'portllm.derivation'
@@ -26,7 +28,10 @@ export interface UntouchedFile extends ManifestFile {
   readonly extents: readonly Extent[]
 }
 
-/** A safetensors file with changed tensors: a new header, then the target's bytes and new ones. */
+/**
+ * A safetensors file with changed tensors: a new header, then the target's bytes and new ones. Or a small text that is new
+ * as a whole, which then is the header, under the SHA-256 of its content as its ETag.
+ */
 export interface ChangedFile extends ManifestFile {
   readonly changed: true
   /** The new header, length field included. */
@@ -57,18 +62,21 @@ export interface LayoutInput {
   readonly extents: ReadonlyMap<string, readonly Extent[]>
   /** `__metadata__` of the target's safetensors files, by path; needed for those with changed tensors. */
   readonly metadata: ReadonlyMap<string, Readonly<Record<string, string>>>
-  /** Names of the tensors that the merge changes. */
+  /** Names of the tensors that the merge changes, or adds. */
   readonly changed: ReadonlySet<string>
+  /** Where the merge unties the embeddings: the head that it adds, and the text of each of `untieTexts`, by path. */
+  readonly untied?: (UntiedHead & { readonly texts: ReadonlyMap<string, string> }) | null
 }
 
 /**
  * Where every byte of a merged model comes from. Tensors keep their order, so a changed file is its new header, then
- * the target's data with the changed tensors cut out and replaced. Throws LayoutError where the target's own extents
- * or manifest do not add up.
+ * the target's data with the changed tensors cut out and replaced; a head that is added comes last in the file of the
+ * embedding. Throws LayoutError where the target's own extents or manifest do not add up.
  */
 export async function layoutMerge(input: LayoutInput): Promise<MergedLayout> {
   const byFile = tensorsByFile(input.target)
-  const known = new Set(input.target.tensors.map((tensor) => tensor.name))
+  const head = addedHead(input)
+  const known = new Set([...input.target.tensors, ...(head === null ? [] : [head])].map((tensor) => tensor.name))
   for (const name of input.changed) {
     if (!known.has(name)) throw new LayoutError(`The target has no tensor ${name}.`)
   }
@@ -77,20 +85,43 @@ export async function layoutMerge(input: LayoutInput): Promise<MergedLayout> {
   for (const file of input.target.files) {
     const extents = fileExtents(input, file)
     const tensors = byFile.get(file.path) ?? []
-    if (!tensors.some((tensor) => input.changed.has(tensor.name))) {
+    const added = head?.file === file.path ? head : null
+    const text = untiedText(input, file.path, head)
+    if (text !== null) {
+      files.push(await textFile(file.path, text))
+    } else if (added === null && !tensors.some((tensor) => input.changed.has(tensor.name))) {
       files.push({ ...file, changed: false, extents })
-      continue
+    } else {
+      const { merged, shift } = await changedFile(input, file, tensors, added, extents)
+      files.push(merged)
+      moved.set(file.path, shift)
     }
-    const { merged, shift } = await changedFile(input, file, tensors, extents)
-    files.push(merged)
-    moved.set(file.path, shift)
   }
   const tensors = input.target.tensors.map((tensor) => ({
     ...tensor,
     offset: tensor.offset + (moved.get(tensor.file) ?? 0),
     digest: input.changed.has(tensor.name) ? null : tensor.digest,
   }))
-  return { files, tensors, facts: input.target.facts }
+  if (head === null) return { files, tensors, facts: input.target.facts }
+  const { size } = files.find(({ path }) => path === head.file)!
+  return { files, tensors: [...tensors, { ...head, offset: size - head.length, digest: null }], facts: { ...input.target.facts, tieWordEmbeddings: false } }
+}
+
+/** The head that is added, beside the embedding that it begins as. */
+function addedHead({ target, untied, changed }: LayoutInput): Omit<ManifestTensor, 'digest' | 'offset'> | null {
+  if (untied == null) return null
+  const source = target.tensors.find(({ name }) => name === untied.source)
+  if (source === undefined || !changed.has(untied.name) || target.tensors.some(({ name }) => name === untied.name)) {
+    throw new LayoutError(`The head ${untied.name} cannot be added.`)
+  }
+  const { dtype, shape, file, length } = source
+  return { name: untied.name, dtype, shape, file, length }
+}
+
+/** Content that is known as a whole, under the ETag of an uploaded file. */
+async function textFile(path: string, text: string): Promise<ChangedFile> {
+  const header = new TextEncoder().encode(text)
+  return { changed: true, path, size: header.length, etag: await sha256Hex(text), header, pieces: [{ kind: 'header', length: header.length }] }
 }
 
 function tensorsByFile(target: ModelManifest): Map<string, ManifestTensor[]> {
@@ -116,12 +147,13 @@ async function changedFile(
   input: LayoutInput,
   file: ManifestFile,
   tensors: readonly ManifestTensor[],
+  added: Omit<ManifestTensor, 'digest' | 'offset'> | null,
   extents: readonly Extent[],
 ): Promise<{ merged: ChangedFile; shift: number }> {
   const metadata = input.metadata.get(file.path)
   if (metadata === undefined) throw new LayoutError(`The metadata of ${file.path} is missing.`)
   const dataStart = checkData(file, tensors)
-  const header = writeHeader(tensors, { ...metadata, [DERIVATION_METADATA_KEY]: input.derivationId }, dataStart)
+  const header = writeHeader(added === null ? tensors : [...tensors, added], { ...metadata, [DERIVATION_METADATA_KEY]: input.derivationId }, dataStart)
   const pieces: Piece[] = [{ kind: 'header', length: header.length }]
   let copied = dataStart
   for (const tensor of tensors) {
@@ -131,7 +163,8 @@ async function changedFile(
     copied = tensor.offset + tensor.length
   }
   pushTarget(pieces, extents, copied, file.size)
-  const size = header.length + file.size - dataStart
+  if (added !== null) pieces.push({ kind: 'changed', tensor: added.name, length: added.length })
+  const size = header.length + file.size - dataStart + (added?.length ?? 0)
   const etag = await virtualFileEtag(input.derivationId, file.path)
   return { merged: { changed: true, path: file.path, size, etag, header, pieces }, shift: header.length - dataStart }
 }

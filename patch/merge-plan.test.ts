@@ -15,7 +15,7 @@ const manifest = samplePatch(sampleConfig(), [
 ])
 
 function patch(edits: readonly Edit[], weight = 1): PlannedPatch {
-  return { manifest, edits, weight, base }
+  return { manifest, edits, untied: null, weight, base }
 }
 
 /** The low-rank edit of one expert, B as PEFT lays it out: (out, rank, E). */
@@ -39,7 +39,7 @@ describe('planMerge', () => {
     const model = sampleModel({ layers: 1 })
     const linear = samplePatch(sampleConfig(), sampleTensors(1))
     const { edits } = adapterEdits(readAdapter(linear.adapterConfig, linear.tensors), model)
-    const plans = planMerge({ target: model, patches: [{ manifest: linear, edits, weight: 0.3, base: null }, { manifest: linear, edits, weight: 1, base: null }] })
+    const plans = planMerge({ target: model, patches: [0.3, 1].map((weight) => ({ manifest: linear, edits, untied: null, weight, base: null })) })
     expect(plans.map(({ name }) => name)).toEqual(model.tensors.map(({ name }) => name).filter((name) => /[qv]_proj/.test(name)))
     const [a, b] = linear.tensors.filter(({ name }) => name.includes('q_proj'))
     const stored = (of: typeof a, index: number) => ({ patch: index, of: 'patch', file: 'adapter_model.safetensors', offset: of!.offset, length: of!.length, dtype: 'F32' })
@@ -108,6 +108,21 @@ describe('planMerge', () => {
     expect(plan!.blocks.map(({ contributions }) => contributions.map((one) => one.kind === 'dense' && one.value.length))).toEqual([[6 * 8 * 2, false], [12 * 8 * 2]])
     expect(() => planMerge({ target, patches: [patch([{ ...all, rows: { first: 0, count: 1 }, cols: 4 }]), patch([expert(0)])] })).toThrow(MergePlanError)
     expect(() => planMerge({ target, patches: [patch([{ ...expert(0), cols: 48, rows: { first: 0, count: 3 } }]), patch([expert(1)])] })).toThrow(/different widths/)
+  })
+
+  it('adds the head of untied embeddings, and gives it what is meant for both ends', () => {
+    const untied = { name: 'head.weight', source: 'first.weight' }
+    const both = planMerge({ target, patches: [{ ...patch([additive]), untied }, patch([{ ...rows, isShared: true }])] })
+    expect(both.map(({ name, source, blocks }) => [name, source.name, blocks.map(({ contributions }) => contributions.map(({ kind }) => kind))])).toEqual([
+      ['first.weight', 'first.weight', [['product'], ['product', 'dense'], ['product']]],
+      ['head.weight', 'first.weight', [[], ['dense'], []]],
+    ])
+    const own = planMerge({ target, patches: [{ ...patch([{ ...additive, target: 'head.weight' }]), untied }] })
+    expect(own.map(({ name, blocks }) => [name, blocks.length])).toEqual([['head.weight', 1]])
+    // The input alone is changed: the head begins as the embedding was, and stays so.
+    expect(planMerge({ target, patches: [{ ...patch([additive]), untied }] })[1]).toMatchObject({ name: 'head.weight', rows: 4, cols: 8, factors: [], blocks: [{ first: 0, count: 4, contributions: [] }] })
+    expect(() => planMerge({ target, patches: [{ ...patch([]), untied }, { ...patch([]), untied: { ...untied, name: 'other.weight' } }] })).toThrow(/head.weight and other.weight/)
+    expect(() => planMerge({ target, patches: [patch([{ ...additive, target: 'head.weight' }])] })).toThrow(/head.weight, which the target does not have/)
   })
 
   it('refuses column norms beside edits of some rows', () => {

@@ -3,18 +3,21 @@ import { DTYPE_BITS, isMergeable, isTargetDtype } from './dtype.ts'
 import type { MergeableDtype, TargetDtype } from './dtype.ts'
 import type { DoraEdit, Edit, InitialFactors, MatrixView, ValueRun } from './edit.ts'
 import type { ManifestTensor, ModelManifest, PatchManifest } from './manifest.ts'
+import type { UntiedHead } from './tied-embeddings.ts'
 
 /** A patch laid on the target (adapterEdits), with its weight in the merge. */
 export interface PlannedPatch {
   readonly manifest: PatchManifest
   readonly edits: readonly Edit[]
+  readonly untied: UntiedHead | null
   readonly weight: number
   /** Needed where an edit reads the base. */
   readonly base: ModelManifest | null
 }
 
-/** A tensor that the merge changes. */
+/** A tensor that the merge changes, or adds where it unties embeddings. */
 export interface TensorPlan {
+  /** In the merged model. */
   readonly name: string
   readonly dtype: TargetDtype
   readonly shape: readonly number[]
@@ -96,24 +99,42 @@ interface Laid {
 }
 
 /**
- * What a merge computes: every changed tensor in the order of the target's manifest, in blocks of rows. Manifests,
- * edits and weights decide the plan alone. Throws MergePlanError, and DerivationError for a weight or a scale that
- * float32 cannot hold.
+ * What a merge computes: every changed tensor in the order of the target's manifest, in blocks of rows, and last the head
+ * that it gets where its embeddings are untied. Manifests, edits and weights decide the plan alone. Throws MergePlanError,
+ * and DerivationError for a weight or a scale that float32 cannot hold.
  */
 export function planMerge({ target, patches }: { readonly target: ModelManifest; readonly patches: readonly PlannedPatch[] }): TensorPlan[] {
+  const untied = untiedHead(patches)
   const laid = new Map<string, Laid[]>()
+  const lay = (name: string, one: Laid) => {
+    const list = laid.get(name)
+    if (list === undefined) laid.set(name, [one])
+    else list.push(one)
+  }
   for (const [patch, { edits }] of patches.entries()) {
     for (const edit of edits) {
-      const list = laid.get(edit.target)
-      if (list === undefined) laid.set(edit.target, [{ edit, patch }])
-      else list.push({ edit, patch })
+      lay(edit.target, { edit, patch })
+      // What is meant for both ends follows where another patch unties them.
+      if (edit.isShared && edit.target === untied?.source) lay(untied.name, { edit, patch })
     }
   }
   const tensors = patches.map(({ manifest, base, weight }) => ({ weight: checkWeight(weight), patch: byName(manifest), base: base && byName(base) }))
-  return target.tensors.flatMap((tensor) => {
-    const edits = laid.get(tensor.name)
-    return edits === undefined ? [] : [new TensorPlanner(tensor, tensors).plan(edits)]
-  })
+  const places = target.tensors.map((tensor) => ({ name: tensor.name, source: tensor }))
+  const head = untied && { name: untied.name, source: target.tensors.find(({ name }) => name === untied.source)! }
+  const known = new Set([...places, ...(head === null ? [] : [head])].map(({ name }) => name))
+  for (const name of laid.keys()) if (!known.has(name)) throw new Error(`an edit is for ${name}, which the target does not have`)
+  const plan = ({ name, source }: { name: string; source: ManifestTensor }) => new TensorPlanner(name, source, tensors).plan(laid.get(name) ?? [])
+  return [...places.filter(({ name }) => laid.has(name)).map(plan), ...(head === null ? [] : [plan(head)])]
+}
+
+/** The head that the merged model gets where a patch needs its embeddings untied. Throws MergePlanError where two name it differently. */
+export function untiedHead(patches: readonly Pick<PlannedPatch, 'untied'>[]): UntiedHead | null {
+  const [first = null, ...others] = patches.map(({ untied }) => untied).filter((untied) => untied !== null)
+  const other = others.find(({ name }) => name !== first?.name)
+  if (first !== null && other !== undefined) {
+    throw new MergePlanError(first.name, `The patches name the head that untied embeddings need differently: ${first.name} and ${other.name}. Merge those trained on one model class at once.`)
+  }
+  return first
 }
 
 interface PatchTensors {
@@ -123,20 +144,23 @@ interface PatchTensors {
 }
 
 class TensorPlanner {
+  readonly #name: string
   readonly #source: ManifestTensor
   readonly #patches: readonly PatchTensors[]
   /** The elements that are needed of each adapter tensor. */
   readonly #spans = new Map<string, { index: number; patch: number; tensor: ManifestTensor; first: number; end: number }>()
 
-  constructor(source: ManifestTensor, patches: readonly PatchTensors[]) {
+  constructor(name: string, source: ManifestTensor, patches: readonly PatchTensors[]) {
+    this.#name = name
     this.#source = source
     this.#patches = patches
   }
 
   plan(laid: readonly Laid[]): TensorPlan {
-    const { name, dtype, shape } = this.#source
+    const name = this.#name
+    const { dtype, shape } = this.#source
     if (!isTargetDtype(dtype)) throw new MergePlanError(name, `The target's ${name} is stored as ${dtype}, which cannot be merged.`)
-    const cols = commonColumns(name, laid)
+    const cols = commonColumns(name, laid) ?? shape.at(-1) ?? 1
     const rows = shape.reduce((product, size) => product * size, 1) / cols
     const placed = laid.map((one) => ({ ...one, ...rowsAs(name, one.edit, cols) }))
     const cuts = [...new Set([0, rows, ...placed.flatMap(({ first, count }) => [first, first + count])])].sort((a, b) => a - b)
@@ -181,7 +205,7 @@ class TensorPlanner {
   }
 
   #replaceConflict(weight: number, alone: boolean): MergePlanError {
-    const { name } = this.#source
+    const name = this.#name
     return new MergePlanError(name, alone
       ? `A patch replaces values of ${name}, which has no meaning with the weight ${weight}. Give it the weight 1.`
       : `One patch replaces values of ${name} and another changes them as well, so that the order would decide. ${ONE_BY_ONE}`)
@@ -244,11 +268,12 @@ class TensorPlanner {
   }
 }
 
-/** Products decide how the tensor is seen; values that cover it whole follow. */
-function commonColumns(name: string, laid: readonly Laid[]): number {
+/** Products decide how the tensor is seen; values that cover it whole follow. Null where nothing changes it. */
+function commonColumns(name: string, laid: readonly Laid[]): number | null {
   const products = laid.filter(({ edit }) => edit.kind === 'additive' || edit.kind === 'dora')
   const [first, ...others] = products.length > 0 ? products : laid
-  const { cols } = first!.edit
+  if (first === undefined) return null
+  const { cols } = first.edit
   if (others.some(({ edit }) => edit.cols !== cols)) {
     throw new MergePlanError(name, `The patches see ${name} as matrices of different widths, so they cannot be merged at once. ${ONE_BY_ONE}`)
   }

@@ -5,7 +5,8 @@ import { layout, type Html } from './layout.ts'
 export interface MergedModelView {
   id: string
   state: 'queued' | 'ready' | 'failed'
-  rule: string
+  rules: string[]
+  options: { absolute?: string; tied?: string }
   target: { reference: string; digest: string }
   patches: { reference: string; digest: string; weight: number }[]
   files: { path: string; size: number; etag: string; changed: boolean }[]
@@ -38,7 +39,7 @@ function recipe(view: MergedModelView): Html {
       <li><a href="/models/${view.target.reference.replace('@', '/')}">${view.target.reference}</a><div class="digest">${shortDigest(view.target.digest)}</div></li>
       ${view.patches.map((patch) => html`<li class="arrow">+</li>
         <li>${patch.weight === 1 ? '' : html`${patch.weight} × `}<a href="/patches/${patch.reference.split('@')[0]}">${patch.reference}</a><div class="digest">${shortDigest(patch.digest)}</div></li>`)}
-      <li class="arrow">under</li><li><code>${view.rule}</code></li>
+      <li class="arrow">under</li><li>${[...view.rules, ...Object.entries(view.options).map(([name, value]) => `${name}: ${value}`)].map((text) => html`<code>${text}</code> `)}</li>
     </ul>`
 }
 

@@ -94,7 +94,7 @@ function describePatchVersion(name: string, summary: PatchVersionSummary, files:
 
 function describeMerged(merged: Merged): string {
   return formatFields([
-    ['derivation', merged.id], ['state', merged.state], ['rule', merged.rule], ['target', merged.target.reference],
+    ['derivation', merged.id], ['state', merged.state], ['rules', merged.rules.join(', ')], ['options', Object.entries(merged.options).map(([name, value]) => `${name}: ${value}`).join(', ') || null], ['target', merged.target.reference],
     ...merged.patches.map(({ reference, weight }) => ['patch', `${reference}${weight === 1 ? '' : ` with weight ${weight}`}`] as const),
     ['files', describeFiles(merged.files)], ['ready', merged.readyAt], ['page', merged.page],
   ])

@@ -74,7 +74,7 @@ function specTensor({ name, dtype, rows, cols, contributions, w }: Case): MergeT
 }
 
 function merge(tensors: MergeTensor[], progress: Progress[] = []) {
-  const spec: MergeSpec = { kind: 'merge', rule: 'lora-f32/1', derivation: 'd', tensors }
+  const spec: MergeSpec = { kind: 'merge', rules: ['lora-f32/1'], derivation: 'd', tensors }
   return runMerge(spec, { core, signal, report: (now) => progress.push(now) })
 }
 

@@ -40,7 +40,7 @@ test('a model is published, evolves, and a patch of the old version is merged on
 test('a lockfile gives the same bytes after a yank, and nothing else does', async () => {
   const lock = join(cli.folder, 'merged', 'portllm.lock')
   expect(JSON.parse(await readFile(lock, 'utf8'))).toMatchObject({
-    format: 'portllm.lock/1', registry: cli.proxy.url, kind: 'merged', rule: 'lora-f32/1', target: { reference: 'lab/tiny@2.0' },
+    format: 'portllm.lock/1', registry: cli.proxy.url, kind: 'merged', rules: ['lora-f32/1'], target: { reference: 'lab/tiny@2.0' },
     patches: [{ reference: 'hospital/kind@1.0.0', weight: 1 }, { reference: 'hospital/speech@1.0.0', weight: -0.5 }],
   })
   await cli.ok('yank', 'hospital/kind@1.0.0', '--reason', 'trained on the wrong labels')

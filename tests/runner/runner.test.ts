@@ -63,7 +63,7 @@ function mergeSpec(rows: number, cols: number, fill: Buffer, count = 1): MergeSp
     return { get: store.get(name), length: bytes.byteLength, dtype: 'F32' as const }
   }
   return {
-    kind: 'merge', rule: 'lora-f32/1', derivation: 'd',
+    kind: 'merge', rules: ['lora-f32/1'], derivation: 'd',
     tensors: Array.from({ length: count }, (_, i) => ({
       name: `w${i}`, dtype: 'BF16' as const, rows, cols, length, source: store.get('/w', { offset: 0, length }),
       factors: [factor('/l', rows * rank), factor('/r', cols * rank)],
@@ -90,7 +90,7 @@ test('claims, works, reports with the attempt\'s token, and exits when there is 
 
 test('a job that fails is reported with its code; one that is not understood too', async () => {
   const spec = mergeSpec(8, 8, Buffer.from([0x80, 0x7f]))
-  registry.jobs.push({ id: 'inf', kind: 'merge', spec }, { id: 'odd', kind: 'merge', spec: { ...spec, rule: 'future/9' } })
+  registry.jobs.push({ id: 'inf', kind: 'merge', spec }, { id: 'odd', kind: 'merge', spec: { ...spec, rules: ['future/9'] } })
   expect(await startRunner(['--idle-seconds', '0']).code).toBe(0)
   expect(registry.reports.map(({ verb, body }) => ({ verb, code: body.code, retryable: body.retryable }))).toEqual([
     { verb: 'fail', code: 'non_finite_result', retryable: false }, { verb: 'fail', code: 'invalid_spec', retryable: true },

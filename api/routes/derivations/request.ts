@@ -5,12 +5,12 @@ import { MAX_PATCHES } from '../../../patch/derivation.ts'
 import { requestDerivation } from '../../services/derivations/request-merge.ts'
 import { errorResponses, jsonBody, jsonContent } from '../error-responses.ts'
 import { answerMerged } from '../merged/answer.ts'
-import { Merged, Pending } from '../merged/merged-schema.ts'
+import { DerivationOptions, Merged, Pending } from '../merged/merged-schema.ts'
 import { Digest } from '../runner/runner-schema.ts'
 import { tokenRequired } from '../security.ts'
 
 const DerivationRequest = z
-  .strictObject({ target: Digest, patches: z.array(z.strictObject({ digest: Digest, weight: z.number().default(1) })).min(1).max(MAX_PATCHES) })
+  .strictObject({ target: Digest, patches: z.array(z.strictObject({ digest: Digest, weight: z.number().default(1) })).min(1).max(MAX_PATCHES), options: DerivationOptions.default({}) })
   .openapi('DerivationRequest')
 
 const route = createRoute({

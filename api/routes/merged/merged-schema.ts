@@ -8,14 +8,17 @@ export const PatchReferences = z
   .transform((value) => (typeof value === 'string' ? [value] : value))
   .openapi({ type: 'array', items: { type: 'string' }, description: '`org/name`, with `@version`, `@range` or `@tag`, and `:weight`. Repeat it for several patches; their order is the order of summation.', example: ['hospital/triage@^1:0.5'] })
 
+export const DerivationOptions = z.strictObject({ absolute: z.literal('replace').optional(), tied: z.literal('untie').optional() }).openapi('DerivationOptions')
+
 export const Merged = z
   .object({
     id: z.string(),
     state: z.enum(['queued', 'ready', 'failed']),
-    rule: z.string(),
+    rules: z.array(z.string()).openapi({ description: 'The rules of arithmetic in use (docs/numerics.md).' }),
+    options: DerivationOptions.openapi({ description: 'What was asked for and made a difference.' }),
     dtype: z.string(),
     target: z.object({ reference: z.string(), digest: Digest }),
-    patches: z.array(z.object({ reference: z.string(), digest: Digest, weight: z.number() })),
+    patches: z.array(z.object({ reference: z.string(), digest: Digest, weight: z.number(), base: Digest.nullable().openapi({ description: 'The base, where the merge reads it.' }) })),
     files: z.array(z.object({ path: z.string(), size: z.int(), etag: z.string(), changed: z.boolean() })),
     receipt: z
       .object({

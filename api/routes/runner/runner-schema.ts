@@ -1,4 +1,5 @@
 import { z } from '@hono/zod-openapi'
+import { RULES } from '../../../patch/derivation.ts'
 import { DTYPE_BITS, type Dtype } from '../../../patch/dtype.ts'
 import { JOB_KINDS } from '../../ports/job-queue.ts'
 import { Job } from '../jobs/job-schema.ts'
@@ -30,7 +31,7 @@ const IngestSpec = z.object({
 const Block = z.object({ first: Size, count: Size, contributions: z.array(Contribution) }).openapi('Block')
 const MergeSpec = z.object({
   kind: z.literal('merge'),
-  rule: z.literal('lora-f32/1'),
+  rules: z.array(z.enum(RULES)),
   derivation: Sha256,
   tensors: z.array(z.object({
     name: z.string(), dtype: Dtypes, rows: Size, cols: Size, length: Size, source: SignedRequest,

@@ -1,5 +1,6 @@
 import { asc, eq } from 'drizzle-orm'
 import { derivationPatches, derivations, files, jobs, type DerivationReceipt } from '../../../db/schema.ts'
+import type { DerivationOptions } from '../../../patch/derivation.ts'
 import type { RequestContext } from '../../context.ts'
 import { findJobView, type JobView } from '../jobs/job-view.ts'
 import { modelVersionReference } from '../models/find.ts'
@@ -9,10 +10,11 @@ import { findVisibleDerivation } from './find-visible.ts'
 export interface MergedView {
   id: string
   state: 'queued' | 'ready' | 'failed'
-  rule: string
+  rules: string[]
+  options: DerivationOptions
   dtype: string
   target: { reference: string; digest: string }
-  patches: { reference: string; digest: string; weight: number }[]
+  patches: { reference: string; digest: string; weight: number; base: string | null }[]
   /** Empty until the merge has run. */
   files: { path: string; size: number; etag: string; changed: boolean }[]
   receipt: DerivationReceipt | null
@@ -29,7 +31,7 @@ export async function describeDerivation({ ctx, input }: { ctx: RequestContext; 
   const [target] = await ctx.db.select({ targetVersionId: derivations.targetVersionId }).from(derivations).where(eq(derivations.id, row.id))
   const parts = await ctx.db.select().from(derivationPatches).where(eq(derivationPatches.derivationId, row.id)).orderBy(asc(derivationPatches.position))
   const patches = await Promise.all(parts.map(async ({ patchVersionId, weight, position }) => ({
-    reference: (await patchVersionReference(ctx.db, patchVersionId))!, digest: row.recipe.patches[position]!.digest, weight,
+    reference: (await patchVersionReference(ctx.db, patchVersionId))!, digest: row.recipe.patches[position]!.digest, weight, base: row.recipe.patches[position]!.base ?? null,
   })))
   const merged = await ctx.db.select().from(files).where(eq(files.derivationId, row.id)).orderBy(asc(files.path))
   const untouched = await ctx.db.select({ path: files.path, etag: files.etag }).from(files).where(eq(files.modelVersionId, target!.targetVersionId))
@@ -37,7 +39,8 @@ export async function describeDerivation({ ctx, input }: { ctx: RequestContext; 
   return {
     id: row.id,
     state: row.state,
-    rule: row.recipe.rule,
+    rules: [...row.recipe.rules],
+    options: row.recipe.options ?? {},
     dtype: row.recipe.dtype,
     target: { reference: (await modelVersionReference(ctx.db, target!.targetVersionId))!, digest: row.recipe.target },
     patches,

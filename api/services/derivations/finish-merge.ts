@@ -42,12 +42,12 @@ export async function prepareMerge({ ctx, attempt, result }: { ctx: RequestConte
     throw new ApiError('invalid_request', `The merge changes ${plan.changed.length} tensors, the result names ${result.tensors.length}.`)
   }
   const outputs: PreparedMerge['outputs'][number][] = []
-  for (const [index, { source }] of plan.changed.entries()) {
+  for (const [index, { name, source: { length } }] of plan.changed.entries()) {
     const key = outputKey(attempt, index)
-    const sha256 = await hashStaged(ctx, key, source.length)
-    const claimed = reported.get(source.name)?.digest
-    if (claimed !== `sha256:${sha256}`) throw new ApiError('digest_mismatch', `The stored bytes of ${source.name} have the SHA-256 ${sha256}; the result says ${claimed ?? 'nothing'}. Run the job again.`)
-    outputs.push({ name: source.name, sha256, size: source.length, key })
+    const sha256 = await hashStaged(ctx, key, length)
+    const claimed = reported.get(name)?.digest
+    if (claimed !== `sha256:${sha256}`) throw new ApiError('digest_mismatch', `The stored bytes of ${name} have the SHA-256 ${sha256}; the result says ${claimed ?? 'nothing'}. Run the job again.`)
+    outputs.push({ name, sha256, size: length, key })
   }
   const changed = new Set(plan.changed.map(({ name }) => name))
   const touched = new Set(plan.changed.map(({ source }) => source.file))

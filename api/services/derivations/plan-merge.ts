@@ -1,12 +1,13 @@
 import { asc, eq } from 'drizzle-orm'
 import type { Database } from '../../../db/database.ts'
 import { derivationPatches, derivations, modelVersions, patchVersions } from '../../../db/schema.ts'
-import { checkCompatibility } from '../../../patch/compatibility.ts'
+import { checkCompatibility, type Compatibility } from '../../../patch/compatibility.ts'
 import type { Derivation } from '../../../patch/derivation.ts'
-import { readsBase, type Edit } from '../../../patch/edit.ts'
+import { readsBase } from '../../../patch/edit.ts'
 import type { Extent } from '../../../patch/extent.ts'
 import type { ModelManifest } from '../../../patch/manifest.ts'
 import { planMerge as planTensors, type PlannedPatch, type TensorPlan } from '../../../patch/merge-plan.ts'
+import { layOptions } from '../../../patch/recipe.ts'
 import { readExtents } from './read-extents.ts'
 
 export interface MergePlan {
@@ -36,8 +37,8 @@ export async function planMerge({ db, derivationId }: { db: Database; derivation
   const baseExtents: (ReadonlyMap<string, readonly Extent[]> | null)[] = []
   for (const { version, weight } of await readPatches(db, derivationId)) {
     const base = await readBase(db, version)
-    const edits = editsOf(version, base, { digest: row.target.digest!, manifest: target })
-    patches.push({ manifest: version.manifest!, edits, weight, base: base.manifest })
+    const { edits, untied } = layPatch(version, base, { digest: row.target.digest!, manifest: target }, row.recipe)
+    patches.push({ manifest: version.manifest!, edits, untied, weight, base: base.manifest })
     patchExtents.push(await readExtents(db, { patchVersionId: version.id }))
     baseExtents.push(edits.some(readsBase) ? await readExtents(db, { modelVersionId: version.baseVersionId }) : null)
   }
@@ -69,9 +70,9 @@ async function readBase(db: Database, { baseVersionId }: PatchVersion): Promise<
   return { digest: base!.digest!, manifest: base!.manifest! }
 }
 
-/** The edits only: lineage and policy were judged when the merge was asked for, and change no byte. */
-function editsOf(version: PatchVersion, base: ModelState, target: ModelState): readonly Edit[] {
-  const { edits, resolution } = checkCompatibility({ patch: version.manifest!, base, target, lineage: { relation: 'descends', steps: [] } })
-  if (edits.length === 0) throw new Error(`a patch of the derivation does not fit any more: ${resolution.reasons[0]?.message}`)
-  return edits
+/** Without lineage and policy, which were judged when the merge was asked for, and change no byte. */
+function layPatch(version: PatchVersion, base: ModelState, target: ModelState, recipe: Derivation): Compatibility {
+  const laid = checkCompatibility({ patch: version.manifest!, base, target, lineage: { relation: 'descends', steps: [] }, options: layOptions(recipe) })
+  if (laid.resolution.verdict === 'incompatible') throw new Error(`a patch of the derivation does not fit any more: ${laid.resolution.reasons[0]?.message}`)
+  return laid
 }

@@ -1,6 +1,8 @@
 import { and, eq } from 'drizzle-orm'
 import { derivationPatches, derivations, models, modelVersions, organizations, patches, patchVersions } from '../../../db/schema.ts'
-import { derivationId, DerivationError, effectiveScale, newDerivation } from '../../../patch/derivation.ts'
+import { derivationId, DerivationError, type DerivationOptions } from '../../../patch/derivation.ts'
+import { MergePlanError, planMerge } from '../../../patch/merge-plan.ts'
+import { refusal } from '../../../patch/reason.ts'
 import type { RequestContext } from '../../context.ts'
 import { ApiError, notFound } from '../../errors.ts'
 import { recordAudit } from '../audit/record.ts'
@@ -10,7 +12,7 @@ import { enqueueJob } from '../jobs/enqueue.ts'
 import { modelVersionReference, type FoundModelVersion } from '../models/find.ts'
 import { patchVersionReference } from '../patches/find.ts'
 import { judgePatch, type Judgement } from '../resolutions/judge.ts'
-import { findTarget, judgeAll } from '../resolutions/resolve.ts'
+import { findTarget, judgeAll, recipeOf } from '../resolutions/resolve.ts'
 import type { SelectedPatch } from '../resolutions/select-patches.ts'
 import { inTransaction } from '../transaction.ts'
 
@@ -21,10 +23,10 @@ export async function requestMerge({ ctx, input }: { ctx: RequestContext; input:
 }
 
 /** The same by exact digests, as a lockfile has them: what was yanked since still works. */
-export async function requestDerivation({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly { digest: string; weight: number }[] } }): Promise<string> {
+export async function requestDerivation({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly { digest: string; weight: number }[]; options: DerivationOptions } }): Promise<string> {
   const target = await findByDigest(ctx, input.target)
   const judgements: Judgement[] = []
-  for (const { digest, weight } of input.patches) judgements.push(await judgePatch({ ctx, target, patch: await findPatchByDigest(ctx, digest, weight) }))
+  for (const { digest, weight } of input.patches) judgements.push(await judgePatch({ ctx, target, patch: await findPatchByDigest(ctx, digest, weight), options: input.options }))
   return request(ctx, target, judgements)
 }
 
@@ -55,12 +57,14 @@ async function request(ctx: RequestContext, target: FoundModelVersion, judgement
   return id
 }
 
+/** Throws for weights that float32 cannot hold, and for patches that do not go together. */
 function readRecipe(target: FoundModelVersion, judgements: readonly Judgement[]) {
   try {
-    for (const { patch, edits } of judgements) for (const edit of edits) if ('scale' in edit) effectiveScale(patch.weight, edit.scale)
-    return newDerivation(target.version.digest!, judgements.map(({ patch }) => ({ digest: patch.version.digest!, weight: patch.weight })))
+    planMerge({ target: target.version.manifest!, patches: judgements.map(({ patch, edits, untied, baseManifest }) => ({ manifest: patch.version.manifest!, edits, untied, weight: patch.weight, base: baseManifest })) })
+    return recipeOf(target, judgements)
   } catch (error) {
     if (error instanceof DerivationError) throw new ApiError('invalid_request', error.message)
+    if (error instanceof MergePlanError) throw new ApiError('incompatible', error.message, { reasons: [refusal(error.code, error.message, { tensor: error.tensor })] })
     throw error
   }
 }

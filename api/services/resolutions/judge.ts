@@ -1,6 +1,8 @@
 import { eq } from 'drizzle-orm'
 import { modelVersions } from '../../../db/schema.ts'
 import { checkCompatibility, type Compatibility } from '../../../patch/compatibility.ts'
+import type { LayOptions } from '../../../patch/laying.ts'
+import type { ModelManifest } from '../../../patch/manifest.ts'
 import type { Lineage } from '../../../patch/resolution.ts'
 import type { RequestContext } from '../../context.ts'
 import { modelVersionReferences, type FoundModelVersion } from '../models/find.ts'
@@ -10,11 +12,12 @@ import type { SelectedPatch } from './select-patches.ts'
 export interface Judgement extends Compatibility {
   readonly patch: SelectedPatch
   readonly base: { readonly reference: string; readonly digest: string }
+  readonly baseManifest: ModelManifest
   readonly lineage: Lineage
 }
 
 /** What design.md's steps of resolution say of one patch on one published target. */
-export async function judgePatch({ ctx, patch, target }: { ctx: RequestContext; patch: SelectedPatch; target: FoundModelVersion }): Promise<Judgement> {
+export async function judgePatch({ ctx, patch, target, options = {} }: { ctx: RequestContext; patch: SelectedPatch; target: FoundModelVersion; options?: Partial<LayOptions> }): Promise<Judgement> {
   const [base] = await ctx.db.select().from(modelVersions).where(eq(modelVersions.id, patch.version.baseVersionId))
   const lineage = await findLineage(ctx, base!.id, target)
   const { targetRange } = patch.version
@@ -23,10 +26,11 @@ export async function judgePatch({ ctx, patch, target }: { ctx: RequestContext; 
     base: { digest: base!.digest!, manifest: base!.manifest! },
     target: { digest: target.version.digest!, manifest: target.version.manifest! },
     lineage,
+    options,
     policy: { targetRange, targetVersion: target.version.version, yanked: patch.yanked, deprecated: patch.deprecated },
   })
   const references = await modelVersionReferences(ctx.db, [base!.id])
-  return { ...compatibility, patch, base: { reference: references.get(base!.id)!, digest: base!.digest! }, lineage }
+  return { ...compatibility, patch, base: { reference: references.get(base!.id)!, digest: base!.digest! }, baseManifest: base!.manifest!, lineage }
 }
 
 async function findLineage(ctx: RequestContext, baseId: string, target: FoundModelVersion): Promise<Lineage> {

@@ -1,6 +1,7 @@
 import { eq } from 'drizzle-orm'
 import { derivations } from '../../../db/schema.ts'
-import { derivationId, newDerivation } from '../../../patch/derivation.ts'
+import { derivationId, type Derivation } from '../../../patch/derivation.ts'
+import { mergeRecipe } from '../../../patch/recipe.ts'
 import { VERDICTS, type Lineage, type Reason, type Verdict } from '../../../patch/resolution.ts'
 import type { RequestContext } from '../../context.ts'
 import { ApiError } from '../../errors.ts'
@@ -66,7 +67,12 @@ export function worstVerdict(judgements: readonly Judgement[]): Verdict {
 }
 
 async function derivationIdOf(target: FoundModelVersion, judgements: readonly Judgement[]): Promise<string> {
-  return derivationId(newDerivation(target.version.digest!, judgements.map(({ patch }) => ({ digest: patch.version.digest!, weight: patch.weight }))))
+  return derivationId(recipeOf(target, judgements))
+}
+
+/** The derivation that a merge of these patches would be. Throws DerivationError. */
+export function recipeOf(target: FoundModelVersion, judgements: readonly Judgement[]): Derivation {
+  return mergeRecipe(target.version.digest!, judgements.map(({ patch, base, edits, untied }) => ({ digest: patch.version.digest!, weight: patch.weight, base: base.digest, edits, untied })))
 }
 
 async function stateOf(ctx: RequestContext, id: string): Promise<'ready' | 'queued' | 'absent'> {

@@ -1,3 +1,4 @@
+import type { Rule } from '../../../patch/derivation.ts'
 import type { Dtype } from '../../../patch/dtype.ts'
 import type { Extent } from '../../../patch/extent.ts'
 import { sliceExtents } from '../../../patch/layout.ts'
@@ -13,7 +14,7 @@ export interface SignedBytes { get: SignedRequest; length: number; dtype: Dtype 
 
 export interface MergeSpec {
   kind: 'merge'
-  rule: 'lora-f32/1'
+  rules: Rule[]
   derivation: string
   tensors: {
     name: string
@@ -44,7 +45,7 @@ export async function mergeSpec(ctx: RequestContext, job: JobRow, attempt: Attem
       output,
     }
   })
-  return { kind: 'merge', rule: plan.recipe.rule, derivation: job.derivationId!, tensors: await Promise.all(tensors) }
+  return { kind: 'merge', rules: [...plan.recipe.rules], derivation: job.derivationId!, tensors: await Promise.all(tensors) }
 }
 
 /** Where an attempt stages the changed tensor at this position of the plan. */
