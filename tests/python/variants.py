@@ -8,6 +8,7 @@ import torch
 from models import DTYPES, EVOLVED
 
 ALL = tuple(DTYPES)
+IN_TORCH = ("f32", "f16", "bf16", "f64")
 NOT_F64 = tuple(dtype for dtype in ALL if dtype != "f64")
 ONE = ("bf16",)
 
@@ -195,7 +196,8 @@ ABSOLUTE = [
     merged("trained-tokens-replace", "trainable_token_indices, replaced on demand", lora={**R4, "target_modules": QV, "trainable_token_indices": [3, 5, 6, 90]}, options=REPLACE, truth="applied"),
     merged("embeddings-with-own-copy", "LoRA on embeddings, with the base's embedding beside it", lora={**R4, "target_modules": ["embed_tokens"]}, keep_embedding_copies=True, options=WITH_BASE, peft_is_wrong=OVERWRITES),
     merged("embeddings-with-trained-copy", "LoRA on embeddings that were trained themselves, too", lora={**R4, "target_modules": ["embed_tokens"]}, keep_embedding_copies=True, trains_too="embed_tokens.base_layer.weight", options=WITH_BASE, peft_is_wrong=OVERWRITES),
-    merged("unmarked-copies", "save_embedding_layers without targeting them", lora={**R4, "target_modules": QV}, keep_embedding_copies=True, options=WITH_BASE, peft_is_wrong=OVERWRITES),
+    # The copies of an fp8 model are bf16, so that they are not seen to be the base's own, and −0 + 0 is not −0.
+    merged("unmarked-copies", "save_embedding_layers without targeting them", dtypes=IN_TORCH, lora={**R4, "target_modules": QV}, keep_embedding_copies=True, options=WITH_BASE, peft_is_wrong=OVERWRITES),
 ]
 
 INITIALISED = [
