@@ -27,7 +27,7 @@ async function describeMerge(variant: Variant, merge: VariantMerge): Promise<str
     return `elements ${elements} differing ${differing ?? '-'} unexplained ${unexplained} worse ${worse ?? '-'} ulps ${ulps.toFixed(3)} ours ${short(ourError)} PEFT ${short(peftError)} worst tensor ${short(peftWorstTensor)}`
   } catch (error) {
     const reasons = ((error as { details?: { reasons?: { code: string }[] } }).details?.reasons ?? []).map(({ code }) => code)
-    return reasons.includes(variant.refused) ? `refused (${variant.refused})` : `FAILED ${[...new Set(reasons)].join()} ${String(error).slice(0, 300).replaceAll('\n', ' ')}`
+    return [...reasons, (error as { code?: string }).code].includes(variant.refused) ? `refused (${variant.refused})` : `FAILED ${[...new Set(reasons)].join()} ${String(error).slice(0, 300).replaceAll('\n', ' ')}`
   } finally {
     await rm(output, { recursive: true, force: true })
   }

@@ -188,6 +188,7 @@ ABSOLUTE = [
     merged("bias-gpt2", "bias=all on GPT-2, layer norms too", model="gpt2", lora={**R4, "target_modules": ["c_attn"], "fan_in_fan_out": True, "bias": "all"}, options=WITH_BASE, peft_is_wrong=OVERWRITES),
     merged("bias-replace", "bias=all, replaced on demand", model="llama-biased", lora={**R4, "target_modules": ["q_proj"], "bias": "all"}, options=REPLACE, truth="applied"),
     merged("modules-to-save", "modules_to_save, head and norms", lora={**R4, "target_modules": QV, "modules_to_save": ["lm_head", "input_layernorm"]}, options=WITH_BASE, peft_is_wrong=OVERWRITES),
+    merged("head-to-save", "modules_to_save, the head alone", lora={**R4, "target_modules": QV, "modules_to_save": ["lm_head"]}, options=WITH_BASE, peft_is_wrong=OVERWRITES),
     merged("modules-to-save-gpt2", "modules_to_save with a bias", model="gpt2", lora={**R4, "target_modules": ["c_attn"], "fan_in_fan_out": True, "modules_to_save": ["c_fc"]}, options=WITH_BASE, peft_is_wrong=OVERWRITES),
     merged("modules-to-save-replace", "modules_to_save, replaced on demand", lora={**R4, "target_modules": QV, "modules_to_save": ["lm_head", "input_layernorm"]}, options=REPLACE, truth="applied"),
     merged("trained-tokens", "trainable_token_indices", lora={**R4, "target_modules": QV, "trainable_token_indices": [3, 5, 6, 90]}, options=WITH_BASE, peft_is_wrong=OVERWRITES),
@@ -222,6 +223,8 @@ SEVERAL = [
     merged("four-patches", "four patches of different ranks", together=(("all-linear", 1.0), ("odd-scale", 0.5), ("rank-64", 0.25), ("patterns", 2.0))),
     merged("dora-weighted", "DoRA with weight 0.5", together=(("dora", 0.5),), peft_raises="PEFT gives DoRA no weight"),
     merged("plain-and-dora", "plain LoRA and DoRA on the same tensors", together=(("all-linear", 1.0), ("dora", 0.5)), peft_raises="PEFT norms the second with the first merged"),
+    merged("tokens-and-embeddings", "trained tokens and LoRA on the same embedding", together=(("trained-tokens", 1.0), ("embeddings", 0.5)), options=WITH_BASE, peft_raises="PEFT gives trained tokens no weight"),
+    merged("absolute-twice", "two patches with full copies of the same tensors", together=(("modules-to-save", 1.0), ("head-to-save", -0.5)), options=WITH_BASE, peft_raises="PEFT gives full copies no weight"),
     merged("plain-and-absolute", "two patches, one of them with full copies", together=(("lm-head", 1.0), ("modules-to-save", 0.5)), options=WITH_BASE, peft_raises="PEFT gives full copies no weight"),
 ]
 
@@ -241,6 +244,9 @@ REFUSED = [
     refused("tied-together", "tied-weights", "ensure_weight_tying, whose factors for the two ends may differ", model="qwen3", lora={**R4, "target_modules": ["embed_tokens"], "ensure_weight_tying": True}),
     refused("grouped-convolution", "convolution", "Conv2d with groups > 1", model="convnext", lora={"r": 16, "lora_alpha": 8, "target_modules": ["stages.0.layers.0.dwconv"]}),
     refused("layer-replication", "layer-replication", "layer_replication", lora={**R4, "target_modules": QV, "layer_replication": [[0, 2], [1, 2]]}),
+    refused("replaced-twice", "patches-conflict", "two patches that replace the same tensor", together=(("modules-to-save", 1.0), ("modules-to-save-replace", 1.0)), options=REPLACE),
+    refused("replaced-in-part", "patches-conflict", "a replacement with a weight", together=(("modules-to-save", 0.5),), options=REPLACE),
+    refused("replaced-and-changed", "patches-conflict", "a replacement of what another patch changes", together=(("lm-head", 1.0), ("modules-to-save", 1.0)), options=REPLACE),
     refused("alora", "activated-lora", "alora_invocation_tokens", lora={**R4, "target_modules": QV, "alora_invocation_tokens": [5, 6]}),
     refused("kasa", "kasa", "KaSA", lora={**R4, "target_modules": QV}, edit=set_config(kasa_config={"beta": 1e-4})),
     refused("monteclora", "monteclora", "MonteCLoRA", lora={**R4, "target_modules": QV}, edit=set_config(monteclora_config={"samples": 4})),
