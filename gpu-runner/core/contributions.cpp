@@ -1,24 +1,14 @@
-// Adding contributions to a tensor: every check on them, and the packing of factors into tiles.
+// Adding contributions to a tensor, and every check on them.
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 
 #include "handles.h"
+#include "packing.h"
 #include "status.h"
 #include "tensor.h"
 
 namespace portllm {
 namespace {
-
-AlignedFloats allocate(uint64_t count) {
-  const uint64_t bytes = rounded_up(checked_product(count, sizeof(float), "a packed factor"), 64);
-  void *memory = nullptr;
-  if (posix_memalign(&memory, 64, bytes) != 0) {
-    fail(PORTLLM_MEMORY, "out of memory: a packed factor needs %llu bytes", static_cast<unsigned long long>(bytes));
-  }
-  std::memset(memory, 0, bytes);
-  return AlignedFloats(static_cast<float *>(memory));
-}
 
 // Element `index` as float32, exactly; refuses NaN and infinity.
 float finite_element(const portllm_matrix &stored, const char *name, uint64_t index) {
@@ -63,27 +53,6 @@ void check_stored(const portllm_matrix &stored, const char *name, uint64_t rows,
   }
 }
 
-// Copies a checked factor into tiles: [outer / width][rank][width], `outer` being rows of left or columns of right.
-AlignedFloats pack(const portllm_matrix &factor, const char *name, uint64_t outer, uint64_t outer_stride, uint64_t rank,
-                   uint64_t rank_stride, uint64_t width) {
-  AlignedFloats packed = allocate(checked_product(rounded_up(outer, width), rank, "a packed factor"));
-  float *to = packed.get();
-  const auto copy = [&](uint64_t o, uint64_t k) {
-    to[((o / width) * rank + k) * width + o % width] = finite_element(factor, name, factor.offset + o * outer_stride + k * rank_stride);
-  };
-  // In the order in which it is stored.
-  if (rank_stride > outer_stride) {
-    for (uint64_t k = 0; k < rank; k++) {
-      for (uint64_t o = 0; o < outer; o++) copy(o, k);
-    }
-  } else {
-    for (uint64_t o = 0; o < outer; o++) {
-      for (uint64_t k = 0; k < rank; k++) copy(o, k);
-    }
-  }
-  return packed;
-}
-
 // The tensor, and nobody else adding to it; refuses where nothing can be added.
 class OpenTensor {
  public:
@@ -124,8 +93,6 @@ void check_operand(int32_t dtype, const char *name) {
 }
 
 }  // namespace
-
-void FreeMemory::operator()(float *memory) const { std::free(memory); }
 
 }  // namespace portllm
 

@@ -4,7 +4,7 @@ import type { TensorInfo } from '../../patch/safetensors.ts'
 import { buildCore } from './build.ts'
 
 /** Numbers of portllm_core.h. */
-export const PATHS = { scalar: 0, avx2: 1, avx512: 2, avx512bf16: 3 } as const
+export const PATHS = { scalar: 0, avx2: 1, avx512: 2, avx512bf16: 3, neon: 4 } as const
 export type CorePath = keyof typeof PATHS
 
 export const CORE_DTYPES: Partial<Record<Dtype, number>> = {

@@ -30,6 +30,8 @@ bool path_supported(int32_t path) {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   }
   if (path == PORTLLM_AVX512_BF16) return path_supported(PORTLLM_AVX512) && __builtin_cpu_supports("avx512bf16");
+#elif defined(__aarch64__)
+  if (path == PORTLLM_NEON) return true;
 #endif
   return false;
 }
@@ -44,6 +46,8 @@ const Path &path_of(int32_t path) {
   if (path == PORTLLM_AVX2) return kAvx2Path;
   if (path == PORTLLM_AVX512) return kAvx512Path;
   if (path == PORTLLM_AVX512_BF16) return kAvx512Bf16Path;
+#elif defined(__aarch64__)
+  if (path == PORTLLM_NEON) return kNeonPath;
 #endif
   return kScalarPath;
 }
@@ -51,6 +55,12 @@ const Path &path_of(int32_t path) {
 #if defined(__x86_64__)
 FloatMode::FloatMode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
 FloatMode::~FloatMode() { _mm_setcsr(saved_); }
+#elif defined(__aarch64__)
+FloatMode::FloatMode() {
+  asm volatile("mrs %0, fpcr" : "=r"(saved_));
+  asm volatile("msr fpcr, %0" : : "r"(uint64_t{0}));
+}
+FloatMode::~FloatMode() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
 #else
 FloatMode::FloatMode() = default;  // threads start with the IEEE default mode
 FloatMode::~FloatMode() = default;

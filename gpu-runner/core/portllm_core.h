@@ -39,7 +39,7 @@ enum portllm_dtype {
   PORTLLM_F8_E8M0 = 6 /* countable only */
 };
 
-enum portllm_path { PORTLLM_SCALAR = 0, PORTLLM_AVX2 = 1, PORTLLM_AVX512 = 2, PORTLLM_AVX512_BF16 = 3 };
+enum portllm_path { PORTLLM_SCALAR = 0, PORTLLM_AVX2 = 1, PORTLLM_AVX512 = 2, PORTLLM_AVX512_BF16 = 3, PORTLLM_NEON = 4 };
 
 /* 1 where this processor and this build can run `path`. */
 PORTLLM_EXPORT int32_t portllm_path_supported(int32_t path);

@@ -87,7 +87,7 @@ class FloatMode {
   FloatMode(const FloatMode &) = delete;
 
  private:
-  unsigned saved_ = 0;
+  uint64_t saved_ = 0;
 };
 
 }  // namespace portllm

@@ -64,6 +64,8 @@ extern const Path kScalarPath;
 extern const Path kAvx2Path;
 extern const Path kAvx512Path;
 extern const Path kAvx512Bf16Path;
+#elif defined(__aarch64__)
+extern const Path kNeonPath;
 #endif
 
 }  // namespace portllm
