@@ -4,6 +4,7 @@ import type { Clock } from './ports/clock.ts'
 import type { JobQueue } from './ports/job-queue.ts'
 import type { RunnerLauncher } from './ports/runner-launcher.ts'
 import type { Signer } from './ports/signer.ts'
+import type { TensorMerger } from './ports/tensor-merger.ts'
 import type { Principal } from './services/authorization/principal.ts'
 
 export type Deployment = 'embedded' | 'server' | 'edge'
@@ -15,6 +16,8 @@ export interface Dependencies {
   readonly queue: JobQueue
   readonly launcher: RunnerLauncher
   readonly signer: Signer
+  /** Null where no merge core can run, as on the edge: nothing is computed on read there. */
+  readonly merger: TensorMerger | null
   readonly clock: Clock
   /** Base of absolute URLs in answers, without a trailing slash. */
   readonly publicUrl: string

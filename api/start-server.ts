@@ -12,8 +12,10 @@ import { registerBlobRoutes } from './ports/directory-blob-routes.ts'
 import { collectGarbage } from './ports/garbage-collector.ts'
 import { createJoseSigner } from './ports/jose-signer.ts'
 import { createLocalLauncher } from './ports/local-launcher.ts'
+import { createNativeMerger } from './ports/native-merger.ts'
 import { startPgBossQueue } from './ports/pg-boss-queue.ts'
 import { noLauncher } from './ports/runner-launcher.ts'
+import { removeUnreachableBlobs } from './services/blobs/remove-unreachable.ts'
 import { readBlobKey } from './services/settings/blob-key.ts'
 import { sweepStaged } from './services/uploads/sweep-staged.ts'
 import { createLocalRunnerToken } from './services/tokens/create-local-runner.ts'
@@ -61,6 +63,7 @@ export async function startServer(config: ServerConfig, { onFatal }: { onFatal: 
     const publicUrl = config.publicUrl ?? url
     const blobs = createDirectoryBlobStore({ folder: config.data, publicUrl, key: await readBlobKey(db), clock: systemClock })
     await sweepStaged({ db, blobs })
+    await removeUnreachableBlobs({ ctx: { db, blobs } })
     const signer = await createJoseSigner({ db, issuer: publicUrl, clock: systemClock })
     const bootstrapToken = await bootstrap({ ctx: { db } })
     const launcher = config.startRunners
@@ -68,7 +71,7 @@ export async function startServer(config: ServerConfig, { onFatal }: { onFatal: 
       : noLauncher
     undo.push(() => launcher.stop())
     const deployment = config.databaseUrl === undefined ? 'embedded' : 'server'
-    const dependencies: Dependencies = { db, blobs, queue, launcher, signer, clock: systemClock, publicUrl, deployment }
+    const dependencies: Dependencies = { db, blobs, queue, launcher, signer, merger: createNativeMerger(blobs), clock: systemClock, publicUrl, deployment }
     const app = createApp(() => dependencies)
     registerBlobRoutes(app, blobs)
     handle = app.fetch

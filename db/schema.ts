@@ -16,6 +16,7 @@ export const publishState = pgEnum('publish_state', ['draft', 'uploaded', 'verif
 export const jobKind = pgEnum('job_kind', ['ingest', 'merge', 'analyze', 'evaluate', 'finetune', 'evolve'])
 export const jobState = pgEnum('job_state', ['queued', 'running', 'succeeded', 'failed', 'cancelled'])
 export const derivationState = pgEnum('derivation_state', ['queued', 'ready', 'failed'])
+export const derivationStorage = pgEnum('derivation_storage', ['computed', 'materialised'])
 
 export const organizations = pgTable('organizations', {
   id: uuid('id').primaryKey().defaultRandom(),
@@ -169,6 +170,10 @@ export const derivations = pgTable('derivations', {
   manifest: jsonb('manifest').$type<ModelManifest>(),
   /** Receipt figures by tensor: output digest, patch norm, realised delta. */
   receipt: jsonb('receipt').$type<DerivationReceipt>(),
+  /** Whether the changed tensors are kept, or computed when they are asked for (docs/decisions/0004). */
+  storage: derivationStorage('storage').notNull().default('materialised'),
+  /** Why, as a sentence. */
+  storageReason: text('storage_reason').notNull().default('It was merged before there was a choice.'),
   createdAt: createdAt(),
   readyAt: timestamp('ready_at', { withTimezone: true }),
 }, (t) => [index('derivations_target').on(t.targetVersionId)])
@@ -176,8 +181,6 @@ export const derivations = pgTable('derivations', {
 export interface DerivationReceipt {
   engine: { name: string; version: string; path: string }
   tensors: { name: string; digest: string; patchNorm: number; realisedNorm: number }[]
-  /** Bytes of blobs that this merge added: changed tensors and new headers. */
-  storedBytes: number
   /** Seconds from claim to completion. */
   seconds: number
 }
@@ -188,6 +191,19 @@ export const derivationPatches = pgTable('derivation_patches', {
   patchVersionId: uuid('patch_version_id').notNull().references(() => patchVersions.id),
   weight: doublePrecision('weight').notNull(),
 }, (t) => [primaryKey({ columns: [t.derivationId, t.position] }), index('derivation_patches_patch').on(t.patchVersionId)])
+
+/** The tensors that a merge changes, in the order of its plan. */
+export const changedTensors = pgTable('changed_tensors', {
+  id: uuid('id').primaryKey().defaultRandom(),
+  derivationId: text('derivation_id').notNull().references(() => derivations.id),
+  position: integer('position').notNull(),
+  name: text('name').notNull(),
+  /** `sha256:…` as the runner that merged it first claimed; only bytes that were hashed here make a blob. */
+  digest: text('digest').notNull(),
+  length: bigint('length', { mode: 'number' }).notNull(),
+  /** Its bytes where they are kept; null where they are computed when asked for. */
+  blob: text('blob').references(() => blobs.sha256),
+}, (t) => [uniqueIndex('changed_tensors_position').on(t.derivationId, t.position), index('changed_tensors_blob').on(t.blob)])
 
 /** What a patch meets on a target, measured from the weights of patch, base and target alone: once for each pair. */
 export const analyses = pgTable('analyses', {
@@ -219,14 +235,19 @@ export const files = pgTable('files', {
   check('files_owner', sql`num_nonnulls(${t.modelVersionId}, ${t.patchVersionId}, ${t.derivationId}) = 1`),
 ])
 
-/** The extents of a file, in order: it is a virtual file when there is more than one. */
+/** The extents of a file, in order: it is a virtual file when there is more than one. Each is of a blob or of a changed tensor. */
 export const extents = pgTable('extents', {
   fileId: uuid('file_id').notNull().references(() => files.id, { onDelete: 'cascade' }),
   position: integer('position').notNull(),
-  blob: text('blob').notNull().references(() => blobs.sha256),
+  blob: text('blob').references(() => blobs.sha256),
+  changedTensorId: uuid('changed_tensor_id').references(() => changedTensors.id),
   offset: bigint('offset', { mode: 'number' }).notNull(),
   length: bigint('length', { mode: 'number' }).notNull(),
-}, (t) => [primaryKey({ columns: [t.fileId, t.position] }), index('extents_blob').on(t.blob)])
+}, (t) => [
+  primaryKey({ columns: [t.fileId, t.position] }),
+  index('extents_blob').on(t.blob),
+  check('extents_source', sql`num_nonnulls(${t.blob}, ${t.changedTensorId}) = 1`),
+])
 
 export interface JobProgress { phase: string; done: number; total: number; unit: 'bytes' | 'tensors' | 'files' }
 export interface JobFailure { code: string; message: string; retryable: boolean }

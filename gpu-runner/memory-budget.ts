@@ -5,6 +5,8 @@ export interface MemoryBudget {
    * runs alone: it could never fit, and refusing it would help nobody.
    */
   take(bytes: number): Promise<() => void>
+  /** The same at once, or null where they are not free now. */
+  tryTake(bytes: number): (() => void) | null
 }
 
 export function memoryBudget(total: number): MemoryBudget {
@@ -17,16 +19,19 @@ export function memoryBudget(total: number): MemoryBudget {
       next.start()
     }
   }
+  const giveBack = (bytes: number) => () => {
+    used -= bytes
+    startThoseThatFit()
+  }
   return {
-    take(bytes) {
-      return new Promise((resolve) => {
-        waiting.push({ bytes, start: () => resolve(giveBack) })
-        startThoseThatFit()
-      })
-      function giveBack() {
-        used -= bytes
-        startThoseThatFit()
-      }
+    take: (bytes) => new Promise((resolve) => {
+      waiting.push({ bytes, start: () => resolve(giveBack(bytes)) })
+      startThoseThatFit()
+    }),
+    tryTake(bytes) {
+      if (waiting.length > 0 || used + bytes > total) return null
+      used += bytes
+      return giveBack(bytes)
     },
   }
 }

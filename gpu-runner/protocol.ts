@@ -60,8 +60,8 @@ const mergeTensor = z.object({
   source: signedRequest,
   factors: z.array(signedFactor),
   blocks: z.array(block).min(1),
-  put: signedRequest,
-  output: z.string(),
+  /** Null: the result is hashed and measured, and not kept. */
+  put: signedRequest.nullable(),
 })
 const mergeSpec = z.object({
   kind: z.literal('merge'),
@@ -122,7 +122,7 @@ export type IngestResult =
 
 export interface MergedTensor {
   readonly name: string
-  /** `sha256:<64 hex>` of the bytes that were put. */
+  /** `sha256:<64 hex>` of the merged bytes. */
   readonly digest: string
   readonly length: number
   /** Frobenius norm of what was asked to be added, and of what rounding left of it. */

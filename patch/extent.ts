@@ -5,3 +5,15 @@ export interface Extent {
   readonly offset: number
   readonly length: number
 }
+
+/** A range of a tensor that a merge changes. */
+export interface TensorExtent {
+  /** Its place among the tensors that the merge changes. */
+  readonly tensor: number
+  /** Where its bytes are kept; null where they are computed when asked for. */
+  readonly blob: string | null
+  readonly offset: number
+  readonly length: number
+}
+
+export type FileExtent = Extent | TensorExtent

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import type { Extent } from './extent.ts'
+import type { Extent, FileExtent } from './extent.ts'
 import { DERIVATION_METADATA_KEY, coalesce, layoutMerge, LayoutError, mergedManifest, resolvePieces, sliceExtents, totalLength } from './layout.ts'
 import type { ChangedFile, MergedFile } from './layout.ts'
 import type { ManifestTensor, ModelManifest } from './manifest.ts'
@@ -97,14 +97,16 @@ async function merge(recipes: readonly FileRecipe[]) {
     if (!file.changed) return { file, extents: file.extents }
     const header = sampleDigest(`header ${file.path}`).slice(7)
     built.blobs.set(header, file.header)
+    const stored: string[] = []
     const changed = new Map(file.pieces.flatMap((piece) => {
       if (piece.kind !== 'changed') return []
       const blob = sampleDigest(`new ${piece.tensor}`).slice(7)
       built.blobs.set(blob, newBytes(piece.length, piece.tensor))
       digests.set(piece.tensor, `sha256:${blob}`)
-      return [[piece.tensor, { blob }] as const]
+      return [[piece.tensor, stored.push(blob) - 1] as const]
     }))
-    return { file, extents: resolvePieces(file.pieces, { header: { blob: header }, changed }) }
+    const extents = resolvePieces(file.pieces, { header, changed })
+    return { file, extents: extents.map((extent): Extent => ('tensor' in extent ? { blob: stored[extent.tensor]!, offset: extent.offset, length: extent.length } : extent)) }
   })
   return { ...built, layout, files, digests }
 }
@@ -182,7 +184,7 @@ describe('layoutMerge', () => {
     const layout = await layoutMerge(input)
     expect(() => mergedManifest(layout, new Map())).toThrow(LayoutError)
     const file = layout.files.find((each) => each.changed)
-    expect(() => resolvePieces(file?.changed ? file.pieces : [], { header: { blob: 'h' }, changed: new Map() })).toThrow(LayoutError)
+    expect(() => resolvePieces(file?.changed ? file.pieces : [], { header: 'h', changed: new Map() })).toThrow(LayoutError)
   })
 })
 
@@ -190,6 +192,12 @@ describe('extents', () => {
   it('are joined where they continue each other', () => {
     const extents = [{ blob: 'a', offset: 0, length: 4 }, { blob: 'a', offset: 4, length: 2 }, { blob: 'b', offset: 6, length: 0 }, { blob: 'a', offset: 6, length: 1 }, { blob: 'a', offset: 9, length: 1 }, { blob: 'b', offset: 10, length: 1 }]
     expect(coalesce(extents)).toEqual([{ blob: 'a', offset: 0, length: 7 }, { blob: 'a', offset: 9, length: 1 }, { blob: 'b', offset: 10, length: 1 }])
+  })
+
+  it('of changed tensors are sliced, and joined with nothing', () => {
+    const extents: FileExtent[] = [{ tensor: 0, blob: null, offset: 0, length: 4 }, { tensor: 0, blob: 'a', offset: 4, length: 4 }, { blob: 'a', offset: 8, length: 2 }]
+    expect(coalesce(extents)).toEqual(extents)
+    expect(sliceExtents(extents, 1, 6)).toEqual([{ tensor: 0, blob: null, offset: 1, length: 3 }, { tensor: 0, blob: 'a', offset: 4, length: 2 }])
   })
 
   it.each([[0, 5], [-1, 2], [3, 2], [0.5, 2]])('refuse the range %i to %i of four bytes', (start, end) => {

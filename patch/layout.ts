@@ -1,6 +1,6 @@
 import { sha256Hex, virtualFileEtag } from './derivation.ts'
 import { DTYPE_BITS } from './dtype.ts'
-import type { Extent } from './extent.ts'
+import type { Extent, FileExtent } from './extent.ts'
 import type { ManifestFile, ManifestTensor, ModelManifest } from './manifest.ts'
 import { writeHeader } from './safetensors.ts'
 import type { UntiedHead } from './tied-embeddings.ts'
@@ -191,37 +191,34 @@ function pushTarget(pieces: Piece[], extents: readonly Extent[], start: number, 
   if (end > start) pieces.push({ kind: 'target', extents: sliceExtents(extents, start, end) })
 }
 
-/** The blobs that hold a changed file's new bytes. */
-export interface NewBlobs {
-  /** Blob of the header (64 hex digits) and where it begins there. */
-  readonly header: { readonly blob: string; readonly offset?: number }
-  /** For each changed tensor, by name: its blob and where it begins there. */
-  readonly changed: ReadonlyMap<string, { readonly blob: string; readonly offset?: number }>
-}
-
-/** The extents of a changed file, adjacent ones joined. Throws LayoutError where a blob is missing. */
-export function resolvePieces(pieces: readonly Piece[], blobs: NewBlobs): Extent[] {
+/**
+ * The extents of a changed file, adjacent ones joined: `header` is the blob of its new header (64 hex digits), `changed`
+ * the place of each changed tensor in the merge's plan. Throws LayoutError where a tensor is missing.
+ */
+export function resolvePieces(pieces: readonly Piece[], { header, changed }: { readonly header: string; readonly changed: ReadonlyMap<string, number> }): FileExtent[] {
   return coalesce(
-    pieces.flatMap((piece): readonly Extent[] => {
+    pieces.flatMap((piece): readonly FileExtent[] => {
       if (piece.kind === 'target') return piece.extents
-      const source = piece.kind === 'header' ? blobs.header : blobs.changed.get(piece.tensor)
-      if (source === undefined) throw new LayoutError(`The blob of ${piece.kind === 'changed' ? piece.tensor : 'the header'} is missing.`)
-      return [{ blob: source.blob, offset: source.offset ?? 0, length: piece.length }]
+      if (piece.kind === 'header') return [{ blob: header, offset: 0, length: piece.length }]
+      const tensor = changed.get(piece.tensor)
+      if (tensor === undefined) throw new LayoutError(`The place of ${piece.tensor} is missing.`)
+      return [{ tensor, blob: null, offset: 0, length: piece.length }]
     }),
   )
 }
 
 /** The extents of the bytes from `start` to `end` (exclusive). Throws LayoutError where they do not reach that far. */
-export function sliceExtents(extents: readonly Extent[], start: number, end: number): Extent[] {
+export function sliceExtents<E extends FileExtent>(extents: readonly E[], start: number, end: number): E[] {
   if (!Number.isSafeInteger(start) || !Number.isSafeInteger(end) || start < 0 || end < start) {
     throw new LayoutError(`Bytes ${start} to ${end} are not a range.`)
   }
-  const slice: Extent[] = []
+  const slice: E[] = []
   let position = 0
-  for (const { blob, offset, length } of extents) {
+  for (const extent of extents) {
+    const { offset, length } = extent
     const from = Math.max(start, position)
     const to = Math.min(end, position + length)
-    if (from < to) slice.push({ blob, offset: offset + from - position, length: to - from })
+    if (from < to) slice.push({ ...extent, offset: offset + from - position, length: to - from })
     position += length
     if (position >= end) break
   }
@@ -230,22 +227,22 @@ export function sliceExtents(extents: readonly Extent[], start: number, end: num
 }
 
 /** The same bytes in the fewest extents: neighbours in one blob are joined, empty ones dropped. */
-export function coalesce(extents: readonly Extent[]): Extent[] {
-  const joined: Extent[] = []
+export function coalesce<E extends FileExtent>(extents: readonly E[]): E[] {
+  const joined: E[] = []
   for (const extent of extents) {
     const last = joined.at(-1)
     if (extent.length === 0) continue
-    if (last !== undefined && last.blob === extent.blob && last.offset + last.length === extent.offset) {
+    if (last !== undefined && !('tensor' in last) && !('tensor' in extent) && last.blob === extent.blob && last.offset + last.length === extent.offset) {
       joined[joined.length - 1] = { ...last, length: last.length + extent.length }
     } else {
-      joined.push({ blob: extent.blob, offset: extent.offset, length: extent.length })
+      joined.push({ ...extent })
     }
   }
   return joined
 }
 
 /** Length in bytes of all extents together. */
-export function totalLength(extents: readonly Extent[]): number {
+export function totalLength(extents: readonly FileExtent[]): number {
   return extents.reduce((sum, extent) => sum + extent.length, 0)
 }
 

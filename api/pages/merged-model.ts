@@ -13,9 +13,11 @@ export interface MergedModelView {
   receipt: {
     engine: { name: string; version: string; path: string }
     tensors: { name: string; digest: string; patchNorm: number; realisedNorm: number }[]
-    storedBytes: number
     seconds: number
   } | null
+  storage: 'computed' | 'materialised'
+  storageReason: string
+  storedBytes: number
   job: { id: string; state: string; failure: { message: string } | null } | null
   createdAt: string
   readyAt: string | null
@@ -29,7 +31,7 @@ export function mergedModelPage(view: MergedModelView): Html {
       <h1>Merged model <span class="badge ${view.state === 'failed' ? 'bad' : 'good'}">${view.state}</span></h1>
       <div class="digest">${view.id}</div>
       ${recipe(view)}
-      ${view.state === 'ready' ? html`${fetching(view)}${filesTable(view)}${receipt(view)}` : jobState(view)}`,
+      ${view.state === 'ready' ? html`${fetching(view)}${filesTable(view)}${storage(view)}${receipt(view)}` : jobState(view)}`,
   })
 }
 
@@ -59,13 +61,22 @@ function filesTable(view: MergedModelView): Html {
   </table></div>`
 }
 
+function storage(view: MergedModelView): Html {
+  const total = view.files.reduce((sum, file) => sum + file.size, 0)
+  const isMaterialising = view.storage === 'computed' && (view.job?.state === 'queued' || view.job?.state === 'running')
+  return html`<h2>Storage</h2>
+    <p><span class="badge">${view.storage}</span> ${formatBytes(view.storedBytes)} of ${formatBytes(total)} are kept for it alone:
+    ${view.storage === 'computed' ? 'its headers. The changed tensors are computed whenever they are fetched, to the same bytes.' : 'its headers and its changed tensors.'}</p>
+    <p class="dim">${view.storageReason}</p>
+    ${isMaterialising ? html`<p>A job is materialising it.</p>` : ''}
+    ${view.job?.failure && !isMaterialising && view.storage === 'computed' ? html`<p class="bad">${view.job.failure.message}</p>` : ''}`
+}
+
 function receipt(view: MergedModelView): Html {
   if (view.receipt === null) return html``
-  const { engine, tensors, storedBytes, seconds } = view.receipt
-  const total = view.files.reduce((sum, file) => sum + file.size, 0)
+  const { engine, tensors, seconds } = view.receipt
   return html`<h2>Receipt</h2>
-    <p>${formatNumber(tensors.length)} tensors changed by ${engine.name} ${engine.version} (${engine.path}) in ${seconds.toFixed(2)} s, ready ${formatDate(view.readyAt)}.
-    Stored for it: ${formatBytes(storedBytes)} of ${formatBytes(total)}.</p>
+    <p>${formatNumber(tensors.length)} tensors changed by ${engine.name} ${engine.version} (${engine.path}) in ${seconds.toFixed(2)} s, ready ${formatDate(view.readyAt)}.</p>
     <p class="dim">Realised delta: the part of the patch's norm that is left after rounding to the model's dtype.</p>
     <div class="scroll"><table>
       <tr><th>Tensor</th><th class="number">‖P‖</th><th class="number">Realised</th><th>Digest</th></tr>

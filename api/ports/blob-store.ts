@@ -29,6 +29,8 @@ export interface StagedPart {
 export interface BlobStore {
   /** Bytes of a blob range, streamed with backpressure. Rejects with `BlobMissingError` when it is not there. */
   read(key: string, range: ByteRange, signal?: AbortSignal): Promise<ReadableStream<Uint8Array>>
+  /** For many reads of one object, each into memory of the caller's. Rejects with `BlobMissingError` when it is not there. */
+  open(key: string): Promise<OpenBlob>
   /** Size in bytes, or null when there is no such object. */
   size(key: string): Promise<number | null>
   /** Stores small bytes made by the registry itself (file headers) under their digest. Idempotent. */
@@ -50,6 +52,15 @@ export interface BlobStore {
   promote(key: string, blob: { sha256: string; size: number }): Promise<void>
   /** Removes a staged object, or all under a folder of keys. Idempotent. Blobs are never removed by this. */
   discard(prefix: string): Promise<void>
+  /** Removes a blob that nothing in the database refers to. Idempotent. */
+  remove(sha256: string): Promise<void>
+}
+
+export interface OpenBlob {
+  /** Fills `into` from `position` on. Rejects where the object ends before. */
+  read(into: Uint8Array, position: number): Promise<void>
+  /** No read may be running. */
+  close(): Promise<void>
 }
 
 export class BlobMissingError extends Error {

@@ -7,7 +7,7 @@ import { BlobMissingError, blobKey, type BlobStore, type ByteRange, type SignedR
 import type { Clock } from './clock.ts'
 import { DiskFullError, isDiskFull } from './disk-full.ts'
 import { signBlobUrl, type BlobConstraints } from './directory-blob-signature.ts'
-import { collectGarbage } from './garbage-collector.ts'
+import { countStreamed } from './garbage-collector.ts'
 import { sendFile } from './send-file.ts'
 
 /** Large enough for throughput, small enough that what waits for the garbage collector stays small. */
@@ -102,6 +102,16 @@ export function createDirectoryBlobStore({ folder, publicUrl, key: secret, clock
     async read(key, range, signal) {
       const handle = await openObject(key)
       return readRange(handle, range, signal)
+    },
+    async open(key) {
+      const handle = await openObject(key)
+      return {
+        read: (into, position) => readFully(handle, into, position),
+        close: () => handle.close(),
+      }
+    },
+    async remove(sha256) {
+      await rm(pathOf(blobKey(sha256)), { force: true })
     },
     async send(key, range, response, begin) {
       const handle = await openObject(key)
@@ -199,17 +209,6 @@ async function writeBody(handle: FileHandle, start: number, size: number, sha256
   await handle.datasync()
 }
 
-/** Between two collections of what has been read and sent. */
-const COLLECT_BYTES = 16 * 1024 * 1024
-let readSinceCollection = 0
-
-function countRead(bytes: number): void {
-  readSinceCollection += bytes
-  if (readSinceCollection < COLLECT_BYTES) return
-  readSinceCollection = 0
-  collectGarbage('minor')
-}
-
 function readRange(handle: FileHandle, range: ByteRange, signal: AbortSignal | undefined): ReadableStream<Uint8Array> {
   let position = range.offset
   const end = range.offset + range.length
@@ -226,7 +225,7 @@ function readRange(handle: FileHandle, range: ByteRange, signal: AbortSignal | u
           const { bytesRead, buffer } = await handle.read(Buffer.allocUnsafeSlow(Math.min(READ_BYTES, end - position)), { position })
           if (bytesRead === 0) throw new Error(`the stored object ends at byte ${position}, before ${end}`)
           position += bytesRead
-          countRead(bytesRead)
+          countStreamed(bytesRead)
           controller.enqueue(buffer.subarray(0, bytesRead))
         }
         if (position >= end) {
@@ -240,6 +239,14 @@ function readRange(handle: FileHandle, range: ByteRange, signal: AbortSignal | u
     },
     cancel: finish,
   }, { highWaterMark: 1 })
+}
+
+async function readFully(handle: FileHandle, into: Uint8Array, position: number): Promise<void> {
+  for (let done = 0; done < into.length; ) {
+    const { bytesRead } = await handle.read(into, done, into.length - done, position + done)
+    if (bytesRead === 0) throw new Error(`the stored object ends at byte ${position + done}, before ${position + into.length}`)
+    done += bytesRead
+  }
 }
 
 async function* once(bytes: Uint8Array): AsyncIterable<Uint8Array> {

@@ -10,6 +10,18 @@ export function collectGarbage(kind: 'major' | 'minor'): void {
   collector({ type: kind })
 }
 
+/** Between two collections of what has been read and sent. */
+const COLLECT_BYTES = 16 * 1024 * 1024
+let streamed = 0
+
+/** To be told of every buffer that is read or computed to be sent once. */
+export function countStreamed(bytes: number): void {
+  streamed += bytes
+  if (streamed < COLLECT_BYTES) return
+  streamed = 0
+  collectGarbage('minor')
+}
+
 const collector = exposeCollector()
 
 function exposeCollector(): (options: { type: 'major' | 'minor' }) => void {

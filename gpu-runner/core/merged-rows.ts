@@ -11,7 +11,7 @@ export const TILE_BYTES = 2 * 1024 * 1024
 /** One tile is read and one merged while the reader holds on to the last two. */
 export const TILES = 4
 
-interface Located {
+export interface Located {
   readonly dtype: TargetDtype
   /** In bytes. */
   readonly length: number

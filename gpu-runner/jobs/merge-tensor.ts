@@ -5,7 +5,7 @@ import type { MergeFigures } from '../core/tensor-merge.ts'
 import { download, SizeMismatchError } from '../download.ts'
 import { JobFailure } from '../job-failure.ts'
 import type { MergedTensor, MergeTensor, SignedBytes } from '../protocol.ts'
-import { upload } from '../upload.ts'
+import { upload, type WritePiece } from '../upload.ts'
 import type { JobContext } from './job-context.ts'
 
 /** The buffers of one tensor in flight. They are used again for the next one: garbage of this size is collected late. */
@@ -28,8 +28,8 @@ export function memoryNeeded(tensor: MergeTensor): number {
 }
 
 /**
- * Merges one tensor from its signed GETs into its signed PUT. `onBytes` is told of the bytes merged; a negative
- * number takes back what an upload that failed had counted.
+ * Merges one tensor from its signed GETs into its signed PUT, or to nowhere where it has none. `onBytes` is told of the
+ * bytes merged; a negative number takes back what an upload that failed had counted.
  */
 export async function mergeTensor(tensor: MergeTensor, { core, signal, tiles }: Pick<JobContext, 'core' | 'signal'> & { tiles: TileSet }, onBytes: (count: number) => void): Promise<MergedTensor> {
   const buffers = tiles.get(tileBytes(tensor))
@@ -43,7 +43,7 @@ export async function mergeTensor(tensor: MergeTensor, { core, signal, tiles }: 
     counted += bytes
     onBytes(bytes)
   }
-  return upload(tensor.put, tensor.length, signal, async (write) => {
+  const produce = async (write: WritePiece): Promise<MergedTensor> => {
     count(-counted)
     const hash = createHash('sha256')
     const blocks: MergeFigures[] = []
@@ -67,7 +67,8 @@ export async function mergeTensor(tensor: MergeTensor, { core, signal, tiles }: 
       throw new JobFailure('non_finite_result', `Merging the tensor ${tensor.name} gives ${nonFinite} values that are NaN or infinite: the patches are too large for ${tensor.dtype} at these weights. Lower the weights or leave a patch out.`, false)
     }
     return { name: tensor.name, digest: `sha256:${hash.digest('hex')}`, length: tensor.length, patchNorm, realisedNorm }
-  })
+  }
+  return tensor.put === null ? produce(async () => {}) : upload(tensor.put, tensor.length, signal, produce)
 }
 
 /** Says of which tensor an error is, in words that end the job. */

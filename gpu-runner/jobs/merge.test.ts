@@ -69,7 +69,6 @@ function specTensor({ name, dtype, rows, cols, contributions, w }: Case): MergeT
       }),
     }],
     put: server.put(`/out/${name}`),
-    output: `attempts/${name}`,
   }
 }
 

@@ -5,12 +5,12 @@ import { MAX_PATCHES } from '../../../patch/derivation.ts'
 import { requestDerivation } from '../../services/derivations/request-merge.ts'
 import { errorResponses, jsonBody, jsonContent } from '../error-responses.ts'
 import { answerMerged } from '../merged/answer.ts'
-import { DerivationOptions, Merged, Pending } from '../merged/merged-schema.ts'
+import { AskedStorage, DerivationOptions, Merged, Pending } from '../merged/merged-schema.ts'
 import { Digest } from '../runner/runner-schema.ts'
 import { tokenRequired } from '../security.ts'
 
 const DerivationRequest = z
-  .strictObject({ target: Digest, patches: z.array(z.strictObject({ digest: Digest, weight: z.number().default(1) })).min(1).max(MAX_PATCHES), options: DerivationOptions.default({}) })
+  .strictObject({ target: Digest, patches: z.array(z.strictObject({ digest: Digest, weight: z.number().default(1) })).min(1).max(MAX_PATCHES), options: DerivationOptions.default({}), storage: AskedStorage })
   .openapi('DerivationRequest')
 
 const route = createRoute({
@@ -23,7 +23,7 @@ const route = createRoute({
   security: tokenRequired,
   middleware: [authenticated] as const,
   request: { body: jsonBody(DerivationRequest) },
-  responses: { 200: jsonContent(Merged, 'It exists.'), 202: jsonContent(Pending, 'A job makes it; `Location` names the job.'), ...errorResponses(403, 404, 422, 502) },
+  responses: { 200: jsonContent(Merged, 'It exists.'), 202: jsonContent(Pending, 'A job makes it; `Location` names the job.'), ...errorResponses(403, 404, 422, 502, 503) },
 })
 
 export function registerRequestDerivation(app: App): void {

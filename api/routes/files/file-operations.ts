@@ -34,10 +34,12 @@ interface FileOperation {
   tag: string
   what: string
   subject: (c: Context<AppEnv>) => FileSubject
+  /** Statuses of GET beyond those of every file. */
+  errors?: readonly Parameters<typeof errorResponses>[number][]
 }
 
 /** Registers GET and HEAD of the files below `path`. They are one handler: Hono answers HEAD with the route of GET. */
-export function registerFileOperations(app: App, { path, params, name, tag, what, subject }: FileOperation): void {
+export function registerFileOperations(app: App, { path, params, name, tag, what, subject, errors = [] }: FileOperation): void {
   const shared = {
     path: `${path}/files/{path}`,
     tags: [tag],
@@ -55,7 +57,7 @@ export function registerFileOperations(app: App, { path, params, name, tag, what
         200: { description: 'The whole file.', headers: Headers, content: bytesContent },
         206: { description: 'The range.', headers: Headers.extend({ 'Content-Range': z.string() }), content: bytesContent },
         304: { description: 'If-None-Match names the ETag.' },
-        ...errorResponses(404, 409, 412, 416),
+        ...errorResponses(404, 409, 412, 416, ...errors),
       },
     }),
   )

@@ -10,5 +10,7 @@ export function registerGetDerivationFile(app: App): void {
     tag: 'derivations',
     what: 'a merged model',
     subject: (c) => ({ kind: 'derivation', id: c.req.param('id')! }),
+    // Where its bytes are to be computed, and cannot be.
+    errors: [503],
   })
 }

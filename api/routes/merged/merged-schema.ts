@@ -10,6 +10,11 @@ export const PatchReferences = z
 
 export const DerivationOptions = z.strictObject({ absolute: z.literal('replace').optional(), tied: z.literal('untie').optional() }).openapi('DerivationOptions')
 
+export const Storage = z.enum(['computed', 'materialised'])
+
+/** For a request that may start a merge. */
+export const AskedStorage = Storage.optional().openapi({ description: 'How the result is kept where this request starts the merge; without it, as suits the patches. `storage` of the answer says how it is; `PUT /v1/derivations/{id}/storage` changes it.' })
+
 export const Merged = z
   .object({
     id: z.string(),
@@ -24,10 +29,12 @@ export const Merged = z
       .object({
         engine: z.object({ name: z.string(), version: z.string(), path: z.string() }),
         tensors: z.array(z.object({ name: z.string(), digest: Digest, patchNorm: z.number(), realisedNorm: z.number() })),
-        storedBytes: z.int(),
         seconds: z.number(),
       })
       .nullable(),
+    storage: Storage.openapi({ description: 'Whether the changed tensors are kept as blobs, or computed whenever they are fetched. The bytes are the same.' }),
+    storageReason: z.string(),
+    storedBytes: z.int().openapi({ description: 'Kept for this merged model alone: its new headers, and its changed tensors where they are materialised.' }),
     job: Job.nullable(),
     manifest: z.url(),
     page: z.url(),

@@ -14,7 +14,7 @@ const route = createRoute({
   description: PLAN_DESCRIPTION,
   security: tokenOptional,
   request: { params: z.object({ id: z.string() }) },
-  responses: { 200: jsonContent(Plan, 'Every file, by path.'), ...errorResponses(404, 409) },
+  responses: { 200: jsonContent(Plan, 'Every file, by path.'), ...errorResponses(404, 409, 503) },
 })
 
 export function registerGetDerivationPlan(app: App): void {

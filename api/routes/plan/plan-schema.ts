@@ -1,8 +1,8 @@
 import { z } from '@hono/zod-openapi'
 
 const PlanExtent = z.object({
-  blob: z.string().openapi({ description: 'SHA-256 of the blob, 64 hex digits.' }),
-  offset: z.number().int(),
+  blob: z.string().nullable().openapi({ description: 'SHA-256 of the blob, 64 hex digits. Null: the registry computes these bytes of a merged model when they are asked for, and the request is for its own route of the file, to be sent with your token.' }),
+  offset: z.number().int().openapi({ description: 'In the blob; in the file where there is none.' }),
   length: z.number().int(),
   method: z.literal('GET'),
   url: z.string(),
@@ -17,7 +17,7 @@ export const Plan = z
   .openapi('Plan')
 
 export const PLAN_DESCRIPTION =
-  'One signed request for each extent. Fetched in any order and put together in this one, they are the file. ' +
+  'One request for each extent, signed where it is of a stored blob. Fetched in any order and put together in this one, they are the file. ' +
   'Extents are at most 64 MiB; neighbours may lie in the same blob.'
 
 /** The URLs are credentials, and they expire. */

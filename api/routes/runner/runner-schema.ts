@@ -37,7 +37,7 @@ const MergeSpec = z.object({
     name: z.string(), dtype: Dtypes, rows: Size, cols: Size, length: Size, source: SignedRequest,
     factors: z.array(SignedBytes),
     blocks: z.array(Block),
-    put: SignedRequest, output: z.string(),
+    put: SignedRequest.nullable(),
   })),
 })
 

@@ -1,6 +1,7 @@
-import { asc, eq } from 'drizzle-orm'
-import { derivationPatches, derivations, files, jobs, type DerivationReceipt } from '../../../db/schema.ts'
+import { and, asc, eq, isNotNull, sum } from 'drizzle-orm'
+import { changedTensors, derivationPatches, derivations, extents, files, jobs, type DerivationReceipt } from '../../../db/schema.ts'
 import type { DerivationOptions } from '../../../patch/derivation.ts'
+import type { MergeStorage } from '../../../patch/merge-storage.ts'
 import type { RequestContext } from '../../context.ts'
 import { findJobView, type JobView } from '../jobs/job-view.ts'
 import { modelVersionReference } from '../models/find.ts'
@@ -18,6 +19,10 @@ export interface MergedView {
   /** Empty until the merge has run. */
   files: { path: string; size: number; etag: string; changed: boolean }[]
   receipt: DerivationReceipt | null
+  storage: MergeStorage
+  storageReason: string
+  /** Of blobs that are there for it alone: new headers, and changed tensors where they are kept. */
+  storedBytes: number
   job: JobView | null
   manifest: string
   page: string
@@ -33,9 +38,17 @@ export async function describeDerivation({ ctx, input }: { ctx: RequestContext; 
   const patches = await Promise.all(parts.map(async ({ patchVersionId, weight, position }) => ({
     reference: (await patchVersionReference(ctx.db, patchVersionId))!, digest: row.recipe.patches[position]!.digest, weight, base: row.recipe.patches[position]!.base ?? null,
   })))
-  const merged = await ctx.db.select().from(files).where(eq(files.derivationId, row.id)).orderBy(asc(files.path))
+  // A changed file begins with its new header.
+  const merged = await ctx.db
+    .select({ path: files.path, size: files.size, etag: files.etag, first: extents.length })
+    .from(files)
+    .leftJoin(extents, and(eq(extents.fileId, files.id), eq(extents.position, 0)))
+    .where(eq(files.derivationId, row.id))
+    .orderBy(asc(files.path))
+  const [kept] = await ctx.db.select({ bytes: sum(changedTensors.length).mapWith(Number) }).from(changedTensors).where(and(eq(changedTensors.derivationId, row.id), isNotNull(changedTensors.blob)))
   const untouched = await ctx.db.select({ path: files.path, etag: files.etag }).from(files).where(eq(files.modelVersionId, target!.targetVersionId))
   const etags = new Map(untouched.map((file) => [file.path, file.etag]))
+  const headerBytes = merged.reduce((total, { path, etag, first }) => total + (etags.get(path) === etag ? 0 : first!), 0)
   return {
     id: row.id,
     state: row.state,
@@ -46,6 +59,9 @@ export async function describeDerivation({ ctx, input }: { ctx: RequestContext; 
     patches,
     files: merged.map(({ path, size, etag }) => ({ path, size, etag, changed: etags.get(path) !== etag })),
     receipt: row.receipt,
+    storage: row.storage,
+    storageReason: row.storageReason,
+    storedBytes: headerBytes + (kept?.bytes ?? 0),
     job: row.jobId === null ? null : await findJobView(ctx.db, eq(jobs.id, row.jobId)),
     manifest: `${ctx.publicUrl}/v1/derivations/${row.id}/manifest`,
     page: `${ctx.publicUrl}/derivations/${row.id}`,

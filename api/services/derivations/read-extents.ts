@@ -1,28 +1,49 @@
-import { asc, eq } from 'drizzle-orm'
+import { asc, eq, type SQL } from 'drizzle-orm'
 import type { Database } from '../../../db/database.ts'
-import { extents, files } from '../../../db/schema.ts'
-import type { Extent } from '../../../patch/extent.ts'
+import { changedTensors, extents, files } from '../../../db/schema.ts'
+import type { Extent, FileExtent } from '../../../patch/extent.ts'
 
 export type FileOwner = { modelVersionId: string } | { patchVersionId: string } | { derivationId: string }
 
-/** The extents of every file of a version or merged model, by path. */
-export async function readExtents(db: Database, owner: FileOwner): Promise<Map<string, Extent[]>> {
-  const where =
-    'modelVersionId' in owner ? eq(files.modelVersionId, owner.modelVersionId)
-    : 'patchVersionId' in owner ? eq(files.patchVersionId, owner.patchVersionId)
-    : eq(files.derivationId, owner.derivationId)
-  const rows = await db
-    .select({ path: files.path, blob: extents.blob, offset: extents.offset, length: extents.length })
-    .from(files)
-    .leftJoin(extents, eq(extents.fileId, files.id))
-    .where(where)
-    .orderBy(asc(files.path), asc(extents.position))
-  const byPath = new Map<string, Extent[]>()
-  for (const { path, blob, offset, length } of rows) {
-    const list = byPath.get(path) ?? []
-    // A file without bytes has no extents.
-    if (blob !== null) list.push({ blob, offset: offset!, length: length! })
-    byPath.set(path, list)
+/** The extents of every file of a published version, by path. */
+export async function readExtents(db: Database, owner: Exclude<FileOwner, { derivationId: string }>): Promise<Map<string, Extent[]>> {
+  return (await readFileExtents(db, owner)) as Map<string, Extent[]>
+}
+
+/** The same of whatever has files. */
+export async function readFileExtents(db: Database, owner: FileOwner): Promise<Map<string, FileExtent[]>> {
+  const rows = await selectExtents(db, ofOwner(owner))
+  const byPath = new Map<string, FileExtent[]>()
+  for (const row of rows) {
+    const list = byPath.get(row.path) ?? []
+    list.push(...toExtents(row))
+    byPath.set(row.path, list)
   }
   return byPath
+}
+
+/** Files with their extents in order; a file without bytes has one row, and no extent in it. */
+export function selectExtents(db: Database, where: SQL) {
+  return db
+    .select({
+      path: files.path, size: files.size, etag: files.etag,
+      blob: extents.blob, offset: extents.offset, length: extents.length, tensor: changedTensors.position, tensorBlob: changedTensors.blob,
+    })
+    .from(files)
+    .leftJoin(extents, eq(extents.fileId, files.id))
+    .leftJoin(changedTensors, eq(changedTensors.id, extents.changedTensorId))
+    .where(where)
+    .orderBy(asc(files.path), asc(extents.position))
+}
+
+/** The extent of a row of `selectExtents`: one or none. */
+export function toExtents({ blob, offset, length, tensor, tensorBlob }: Awaited<ReturnType<typeof selectExtents>>[number]): FileExtent[] {
+  if (tensor !== null) return [{ tensor, blob: tensorBlob, offset: offset!, length: length! }]
+  return blob === null ? [] : [{ blob, offset: offset!, length: length! }]
+}
+
+/** The condition on `files` for those of one owner. */
+export function ofOwner(owner: FileOwner): SQL {
+  if ('modelVersionId' in owner) return eq(files.modelVersionId, owner.modelVersionId)
+  return 'patchVersionId' in owner ? eq(files.patchVersionId, owner.patchVersionId) : eq(files.derivationId, owner.derivationId)
 }

@@ -3,6 +3,7 @@ import { derivationPatches, derivations, models, modelVersions, organizations, p
 import { derivationId, DerivationError, type DerivationOptions } from '../../../patch/derivation.ts'
 import { MergePlanError, planMerge } from '../../../patch/merge-plan.ts'
 import { refusal } from '../../../patch/reason.ts'
+import type { MergeStorage } from '../../../patch/merge-storage.ts'
 import type { RequestContext } from '../../context.ts'
 import { ApiError, notFound } from '../../errors.ts'
 import { recordAudit } from '../audit/record.ts'
@@ -15,22 +16,27 @@ import { judgePatch, type Judgement } from '../resolutions/judge.ts'
 import { findTarget, judgeAll, recipeOf } from '../resolutions/resolve.ts'
 import type { SelectedPatch } from '../resolutions/select-patches.ts'
 import { inTransaction } from '../transaction.ts'
+import { planMerge as planStored } from './plan-merge.ts'
+import { servingObstacle, settleStorage } from './storage.ts'
 
-/** The merged model of a target and patches, by reference. Returns its derivation's id; a job is on its way where it is not ready. */
-export async function requestMerge({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly string[] } }): Promise<string> {
+/**
+ * The merged model of a target and patches, by reference. Returns its derivation's id; a job is on its way where it is
+ * not ready. `storage` says how the result of a merge that this starts is kept.
+ */
+export async function requestMerge({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly string[]; storage?: MergeStorage | undefined } }): Promise<string> {
   const target = await findTarget({ ctx, reference: input.target })
-  return request(ctx, target, await judgeAll({ ctx, target, references: input.patches }))
+  return request(ctx, target, await judgeAll({ ctx, target, references: input.patches }), input.storage)
 }
 
 /** The same by exact digests, as a lockfile has them: what was yanked since still works. */
-export async function requestDerivation({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly { digest: string; weight: number }[]; options: DerivationOptions } }): Promise<string> {
+export async function requestDerivation({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly { digest: string; weight: number }[]; options: DerivationOptions; storage?: MergeStorage | undefined } }): Promise<string> {
   const target = await findByDigest(ctx, input.target)
   const judgements: Judgement[] = []
   for (const { digest, weight } of input.patches) judgements.push(await judgePatch({ ctx, target, patch: await findPatchByDigest(ctx, digest, weight), options: input.options }))
-  return request(ctx, target, judgements)
+  return request(ctx, target, judgements, input.storage)
 }
 
-async function request(ctx: RequestContext, target: FoundModelVersion, judgements: readonly Judgement[]): Promise<string> {
+async function request(ctx: RequestContext, target: FoundModelVersion, judgements: readonly Judgement[], asked: MergeStorage | undefined): Promise<string> {
   const refused = judgements.filter(({ resolution }) => resolution.verdict === 'incompatible')
   if (refused.length > 0) {
     const reasons = refused.flatMap(({ patch, resolution }) => resolution.reasons.filter(({ severity }) => severity === 'refusal').map((reason) => ({ patch: patch.reference, ...reason })))
@@ -41,6 +47,7 @@ async function request(ctx: RequestContext, target: FoundModelVersion, judgement
   const [present] = await ctx.db.select({ state: derivations.state }).from(derivations).where(eq(derivations.id, id))
   if (present?.state === 'ready') return id
   assertMayStartMerge(ctx.principal)
+  const obstacle = await servingObstacle(ctx)
   await inTransaction(ctx, async (tx) => {
     const [fresh] = await tx.insert(derivations).values({ id, recipe, targetVersionId: target.version.id }).onConflictDoNothing().returning({ id: derivations.id })
     if (fresh !== undefined) {
@@ -49,9 +56,11 @@ async function request(ctx: RequestContext, target: FoundModelVersion, judgement
     const [row] = await tx.select().from(derivations).where(eq(derivations.id, id)).for('update')
     // One derivation, one job: whoever holds the row first starts it, and a failed one is started again.
     if (row!.state === 'ready' || (row!.state === 'queued' && row!.jobId !== null)) return
+    const { changed } = await planStored({ db: tx, derivationId: id })
+    const kept = settleStorage({ asked, tensors: changed, obstacle })
     const job = await enqueueJob({ ctx, tx, kind: 'merge', organizationId: target.organization.id, subject: { derivationId: id } })
-    await tx.update(derivations).set({ state: 'queued', jobId: job.id }).where(eq(derivations.id, id))
-    await recordAudit({ ctx, tx, entry: { organizationId: target.organization.id, action: 'derivation.request', subject: id, after: { recipe, job: job.id } } })
+    await tx.update(derivations).set({ state: 'queued', jobId: job.id, ...kept }).where(eq(derivations.id, id))
+    await recordAudit({ ctx, tx, entry: { organizationId: target.organization.id, action: 'derivation.request', subject: id, after: { recipe, job: job.id, storage: kept.storage } } })
   })
   ctx.launcher.wake()
   return id

@@ -1,13 +1,28 @@
+import type { FileExtent } from '../../../patch/extent.ts'
 import { sliceExtents } from '../../../patch/layout.ts'
 import type { RequestContext } from '../../context.ts'
-import type { ByteRange } from '../../ports/blob-store.ts'
+import { BlobMissingError, blobKey, type ByteRange } from '../../ports/blob-store.ts'
+import { openComputed } from '../derivations/open-computed.ts'
 import type { FoundFile } from './find-file.ts'
 import { streamExtents } from './stream-extents.ts'
 
-/** The bytes of a file, or of one range of it, as a stream that reads no faster than it is read. */
-export function openFile({ ctx, file, range }: { ctx: Pick<RequestContext, 'blobs' | 'requestId'>; file: FoundFile; range: ByteRange }): Promise<ReadableStream<Uint8Array>> {
+/** The bytes of a file, or of one range of it, as a stream that reads no faster than it is read. Throws `unavailable` where they cannot be computed here. */
+export function openFile({ ctx, file, range }: { ctx: Pick<RequestContext, 'db' | 'blobs' | 'merger' | 'requestId'>; file: FoundFile; range: ByteRange }): Promise<ReadableStream<Uint8Array>> {
+  async function open(extent: FileExtent, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
+    const { blob, offset, length } = extent
+    if (blob !== null) {
+      try {
+        return await ctx.blobs.read(blobKey(blob), { offset, length }, signal)
+      } catch (error) {
+        // The tensor may have been set to computed since the extents were read.
+        if (!('tensor' in extent) || !(error instanceof BlobMissingError)) throw error
+      }
+    }
+    if (!('tensor' in extent) || !('derivationId' in file.owner)) throw new Error(`${file.path} of ${file.reference} has an extent without bytes`)
+    return openComputed({ ctx, derivationId: file.owner.derivationId, extent, signal })
+  }
   return streamExtents({
-    blobs: ctx.blobs,
+    open,
     extents: sliceExtents(file.extents, range.offset, range.offset + range.length),
     what: `${file.path} of ${file.reference}, request ${ctx.requestId}`,
   })

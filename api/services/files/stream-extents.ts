@@ -1,5 +1,4 @@
-import type { Extent } from '../../../patch/extent.ts'
-import { blobKey, type BlobStore } from '../../ports/blob-store.ts'
+import type { FileExtent } from '../../../patch/extent.ts'
 
 /** Extents opened ahead of the one that is being sent: hides the latency of the store. */
 const MAX_AHEAD = 4
@@ -8,25 +7,28 @@ const CHUNK_BYTES = 1024 * 1024
 /** Bound of what is held ahead, per request. */
 const MAX_AHEAD_BYTES = 2 * CHUNK_BYTES
 
-interface Opened { readonly extent: Extent; readonly stream: Promise<ReadableStream<Uint8Array>> }
+interface Opened { readonly extent: FileExtent; readonly stream: Promise<ReadableStream<Uint8Array>> }
+
+/** Opens the bytes of one extent. */
+export type OpenExtent = (extent: FileExtent, signal: AbortSignal) => Promise<ReadableStream<Uint8Array>>
 
 /**
- * The bytes of the extents, in order, at the pace of the reader. Rejects with BlobMissingError where the first blob is
- * not there; a later one that is missing or short errors the stream, so that an answer is never silently short.
+ * The bytes of the extents, in order, at the pace of the reader. Rejects where the first extent does not open; a later
+ * one that does not, or is short, errors the stream, so that an answer is never silently short.
  * Cancelling the stream cancels the reads below it. `what` names the bytes in errors.
  */
-export async function streamExtents({ blobs, extents, what }: { blobs: BlobStore; extents: readonly Extent[]; what: string }): Promise<ReadableStream<Uint8Array>> {
+export async function streamExtents({ open, extents, what }: { open: OpenExtent; extents: readonly FileExtent[]; what: string }): Promise<ReadableStream<Uint8Array>> {
   const abort = new AbortController()
   const waiting = extents.filter((extent) => extent.length > 0)
   const ahead: Opened[] = []
   let next = 0
-  let current: { extent: Extent; reader: ReadableStreamDefaultReader<Uint8Array>; left: number } | null = null
+  let current: { extent: FileExtent; reader: ReadableStreamDefaultReader<Uint8Array>; left: number } | null = null
 
   function openAhead(): void {
     let held = ahead.reduce((sum, { extent }) => sum + Math.min(extent.length, CHUNK_BYTES), 0)
     while (next < waiting.length && ahead.length < MAX_AHEAD && held < MAX_AHEAD_BYTES) {
       const extent = waiting[next++]!
-      const stream = blobs.read(blobKey(extent.blob), { offset: extent.offset, length: extent.length }, abort.signal)
+      const stream = open(extent, abort.signal)
       // Its turn to be awaited may come late, or never: a rejection must not count as unhandled until then.
       stream.catch(() => {})
       ahead.push({ extent, stream })
@@ -48,10 +50,10 @@ export async function streamExtents({ blobs, extents, what }: { blobs: BlobStore
       const { done, value } = await current.reader.read()
       if (!done) {
         current.left -= value.length
-        if (current.left < 0) throw new Error(`the blob store sent more than was asked of blob ${current.extent.blob}`)
+        if (current.left < 0) throw new Error(`the blob store sent more than was asked of ${nameOf(current.extent)}`)
         if (value.length > 0) return value
       } else {
-        if (current.left > 0) throw new Error(`blob ${current.extent.blob} ends ${current.left} bytes early`)
+        if (current.left > 0) throw new Error(`${nameOf(current.extent)} ends ${current.left} bytes early`)
         await advance()
       }
     }
@@ -87,4 +89,8 @@ export async function streamExtents({ blobs, extents, what }: { blobs: BlobStore
     },
     { highWaterMark: 0 },
   )
+}
+
+function nameOf(extent: FileExtent): string {
+  return 'tensor' in extent ? `the changed tensor ${extent.tensor}` : `blob ${extent.blob}`
 }

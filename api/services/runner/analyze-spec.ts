@@ -4,9 +4,10 @@ import type { Block } from '../../../patch/merge-plan.ts'
 import type { RequestContext } from '../../context.ts'
 import type { SignedRequest } from '../../ports/blob-store.ts'
 import { planStoredAnalysis } from '../analyses/plan.ts'
+import { locateRange } from '../derivations/locate-tensors.ts'
 import { readExtents } from '../derivations/read-extents.ts'
 import type { JobRow } from '../jobs/job-view.ts'
-import { signRange, type SignedBytes } from './merge-spec.ts'
+import { signExtent, type SignedBytes } from './merge-spec.ts'
 
 interface SignedRange { get: SignedRequest; length: number }
 
@@ -29,7 +30,7 @@ export async function analyzeSpec(ctx: RequestContext, job: JobRow): Promise<Ana
   const [patch, base, target] = await Promise.all([
     readExtents(ctx.db, { patchVersionId: plan.patch.id }), readExtents(ctx.db, { modelVersionId: plan.base.id }), readExtents(ctx.db, { modelVersionId: plan.target.id }),
   ])
-  const range = async (extents: typeof base, stored: StoredRange): Promise<SignedRange> => ({ get: await signRange(ctx, extents, stored), length: stored.length })
+  const range = async (extents: typeof base, stored: StoredRange): Promise<SignedRange> => ({ get: await signExtent(ctx, locateRange(extents, stored)), length: stored.length })
   const tensors = plan.tensors.map(async ({ name, dtype, baseDtype, cols, factors, runs }) => ({
     name, dtype, baseDtype, cols,
     factors: await Promise.all(factors.map(async (factor) => ({ ...(await range(patch, factor)), dtype: factor.dtype }))),

@@ -1,4 +1,4 @@
-import { eq } from 'drizzle-orm'
+import { and, eq } from 'drizzle-orm'
 import type { Database } from '../../../db/database.ts'
 import { analyses, derivations, jobs, type JobFailure } from '../../../db/schema.ts'
 import type { RequestContext } from '../../context.ts'
@@ -23,7 +23,8 @@ export async function failAttempt({ ctx, attempt, failure }: { ctx: RequestConte
 /** Ends a job for good. What waited for it can be asked for again, which makes a new job. */
 export async function endFailed(ctx: RequestContext, tx: Database, job: JobRow, failure: JobFailure): Promise<void> {
   await tx.update(jobs).set({ state: 'failed', failure, endedAt: ctx.clock.now() }).where(eq(jobs.id, job.id))
-  if (job.derivationId !== null) await tx.update(derivations).set({ state: 'failed' }).where(eq(derivations.id, job.derivationId))
+  // A merged model that is ready stays so: only its materialising has failed.
+  if (job.derivationId !== null) await tx.update(derivations).set({ state: 'failed' }).where(and(eq(derivations.id, job.derivationId), eq(derivations.state, 'queued')))
   if (job.analysisId !== null) await tx.update(analyses).set({ state: 'failed' }).where(eq(analyses.id, job.analysisId))
   await recordAudit({ ctx, tx, entry: { organizationId: job.organizationId, action: 'job.fail', subject: job.id, before: { state: job.state }, after: { state: 'failed', failure } } })
 }

@@ -1,10 +1,11 @@
 import { eq } from 'drizzle-orm'
 import type { Database } from '../../../db/database.ts'
-import { blobs, extents, files, modelVersions, patchVersions } from '../../../db/schema.ts'
+import { extents, files, modelVersions, patchVersions } from '../../../db/schema.ts'
 import type { ModelManifest, PatchManifest } from '../../../patch/manifest.ts'
 import type { RequestContext } from '../../context.ts'
 import { ApiError } from '../../errors.ts'
 import { recordAudit } from '../audit/record.ts'
+import { lockBlobs } from '../blobs/lock.ts'
 import type { JobRow } from '../jobs/job-view.ts'
 import { movePatchTags } from '../patches/move-tags.ts'
 import { checkPatchBase } from './check-patch-base.ts'
@@ -55,12 +56,12 @@ function assertManifest(subject: UploadSubject, rows: readonly UploadFileRow[], 
 }
 
 async function storeFiles(ctx: RequestContext, tx: Database, subject: UploadSubject, rows: readonly UploadFileRow[]): Promise<void> {
+  await lockBlobs(tx, rows)
   for (const row of rows) {
     if (!row.held) await ctx.blobs.promote(stagedKey(row.id), { sha256: row.sha256, size: row.size })
   }
   for (let i = 0; i < rows.length; i += CHUNK) {
     const chunk = rows.slice(i, i + CHUNK)
-    await tx.insert(blobs).values(chunk.map(({ sha256, size }) => ({ sha256, size }))).onConflictDoNothing()
     const inserted = await tx
       .insert(files)
       .values(chunk.map((row) => ({ ...ownerColumns(subject), path: row.path, size: row.size, etag: row.sha256 })))

@@ -1,0 +1,146 @@
+import { loadCore, type Core } from '../../gpu-runner/core/core.ts'
+import { packTensor, packedTensorBytes, type PackedTensor } from '../../gpu-runner/core/packed-tensor.ts'
+import { memoryBudget } from '../../gpu-runner/memory-budget.ts'
+import { blobKey, type BlobStore, type ByteRange } from './blob-store.ts'
+import { countStreamed } from './garbage-collector.ts'
+import { PinnedCache } from './pinned-cache.ts'
+import type { LocatedBytes, LocatedTensor, TensorMerger } from './tensor-merger.ts'
+
+/** Bytes merged at once: large enough that what surrounds a call does not show, small enough to stay in the cache. */
+const TILE_BYTES = 512 * 1024
+/** Tiles that one answer has ready, or in the making, beside the one that is being sent. */
+const TILES_AHEAD = 2
+/** What is being computed for all answers: tiles, and factors on their way. It is held no longer than the computing takes. */
+const COMPUTING_BYTES = 24 * 1024 * 1024
+/** What lies ready for all answers. Who gets none of it computes a tile only when it is asked for: a client that stops reading holds up nobody. */
+const AHEAD_BYTES = 16 * 1024 * 1024
+/** Packed factors that are kept for the next tile, or the next answer. */
+const PACKED_BYTES = 32 * 1024 * 1024
+/** Derivations whose tensors stay located. */
+const LOCATED = 16
+
+/** Merge on read by the native core in this process, which is loaded (and compiled, where it must be) when it is first needed. */
+export function createNativeMerger(blobs: BlobStore): TensorMerger {
+  const computing = memoryBudget(COMPUTING_BYTES)
+  const ahead = memoryBudget(AHEAD_BYTES)
+  const packed = new PinnedCache<PackedTensor<LocatedBytes>>(PACKED_BYTES, (tensor) => tensor.close())
+  const located = new Map<string, Promise<readonly LocatedTensor[]>>()
+  let loading: Promise<Core> | undefined
+
+  /** One thread for each tile: several tiles are computed at once. */
+  function core(): Promise<Core> {
+    loading ??= loadCore({ threads: 1 })
+    loading.catch(() => (loading = undefined))
+    return loading
+  }
+
+  function tensorsOf(derivation: string, locate: () => Promise<readonly LocatedTensor[]>): Promise<readonly LocatedTensor[]> {
+    const found = located.get(derivation) ?? locate()
+    located.delete(derivation)
+    located.set(derivation, found)
+    found.catch(() => located.delete(derivation))
+    for (const oldest of located.keys()) if (located.size > LOCATED) located.delete(oldest)
+    return found
+  }
+
+  async function readBlob({ blob, offset }: LocatedBytes, from: number, into: Uint8Array): Promise<void> {
+    const opened = await blobs.open(blobKey(blob))
+    try {
+      await opened.read(into, offset + from)
+    } finally {
+      await opened.close()
+    }
+  }
+
+  async function pack(tensor: LocatedTensor): Promise<PackedTensor<LocatedBytes>> {
+    const factors = await Promise.all(tensor.factors.map(async (factor) => {
+      const bytes = Buffer.allocUnsafeSlow(factor.length)
+      await readBlob(factor, 0, bytes)
+      return { bytes, dtype: factor.dtype }
+    }))
+    return packTensor(await core(), tensor, factors)
+  }
+
+  async function openRows(key: string, tensor: LocatedTensor, range: ByteRange, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
+    const source = await blobs.open(blobKey(tensor.source.blob))
+    const rowBytes = tensor.source.length / tensor.rows
+    const rowsAtOnce = Math.max(1, Math.floor(TILE_BYTES / rowBytes))
+    const [start, end] = [range.offset, range.offset + range.length]
+    const endRow = Math.ceil(end / rowBytes)
+    const packing = { bytes: packedTensorBytes(tensor), make: () => pack(tensor) }
+    const cost = packing.bytes + tensor.factors.reduce((sum, { length }) => sum + length, 0)
+    const ready: { bytes: Promise<Uint8Array>; giveBack: () => void }[] = []
+    const running = new Set<Promise<unknown>>()
+    let row = Math.floor(start / rowBytes)
+    let open = true
+
+    /** The part of rows `[first, first + count)` that lies in the range. */
+    async function compute(first: number, count: number): Promise<Uint8Array> {
+      const giveBack = await computing.take(count * rowBytes + cost)
+      try {
+        return await packed.use(key, packing, async (merge) => {
+          if (!open || signal.aborted) throw signal.reason ?? new Error('the answer was cancelled')
+          const bytes = Buffer.allocUnsafeSlow(count * rowBytes)
+          countStreamed(bytes.byteLength)
+          await source.read(bytes, tensor.source.offset + first * rowBytes)
+          await merge.mergeRows(first, count, bytes, readBlob)
+          return bytes.subarray(Math.max(0, start - first * rowBytes), Math.min(bytes.byteLength, end - first * rowBytes))
+        })
+      } finally {
+        giveBack()
+      }
+    }
+
+    function begin(giveBack: () => void): void {
+      const count = Math.min(rowsAtOnce, endRow - row)
+      const bytes = compute(row, count)
+      const ended = bytes.then(() => {}, () => {}).finally(() => running.delete(ended))
+      running.add(ended)
+      ready.push({ bytes, giveBack })
+      row += count
+    }
+
+    function beginAhead(): void {
+      while (row < endRow && ready.length < TILES_AHEAD) {
+        const giveBack = ahead.tryTake(Math.min(rowsAtOnce, endRow - row) * rowBytes)
+        if (giveBack === null) return
+        begin(giveBack)
+      }
+    }
+
+    async function close(): Promise<void> {
+      if (!open) return
+      open = false
+      await Promise.all(running)
+      for (const { giveBack } of ready.splice(0)) giveBack()
+      await source.close()
+    }
+
+    beginAhead()
+    return new ReadableStream<Uint8Array>({
+      async pull(controller) {
+        try {
+          if (ready.length === 0) begin(() => {})
+          const { bytes, giveBack } = ready.shift()!
+          beginAhead()
+          controller.enqueue(await bytes.finally(giveBack))
+          if (row < endRow || ready.length > 0) return
+          await close()
+          controller.close()
+        } catch (error) {
+          await close()
+          throw new Error(`the tensor ${tensor.name} cannot be computed: ${error instanceof Error ? error.message : String(error)}`, { cause: error })
+        }
+      },
+      cancel: close,
+    }, { highWaterMark: 0 })
+  }
+
+  return {
+    obstacle: () => core().then(() => null, (error: unknown) => `The registry's merge core does not run: ${error instanceof Error ? error.message : String(error)}`),
+    async open({ derivation, locate, tensor, range, signal }) {
+      const [tensors] = await Promise.all([tensorsOf(derivation, locate), core()])
+      return openRows(`${derivation} ${tensor}`, tensors[tensor]!, range, signal)
+    },
+  }
+}

@@ -1,0 +1,61 @@
+import { DTYPE_BITS } from '../../patch/dtype.ts'
+import type { Block } from '../../patch/merge-plan.ts'
+import { blockContributions, operandsOf, type LoadedFactor } from './block-contributions.ts'
+import type { Core } from './core.ts'
+import type { Located, PlannedTensor } from './merged-rows.ts'
+import type { TensorMerge } from './tensor-merge.ts'
+
+/** Fills `into` with the bytes of an operand from `offset` on. */
+export type ReadOperand<Bytes> = (operand: Bytes, offset: number, into: Uint8Array) => Promise<void>
+
+/** A planned tensor with its factors packed: any of its rows can be merged, at any time and in any order. */
+export interface PackedTensor<Bytes> {
+  /** Merges rows `[firstRow, firstRow + rowCount)` in place, over blocks; those without contributions stay as they are. */
+  mergeRows(firstRow: number, rowCount: number, w: Uint8Array, read: ReadOperand<Bytes>): Promise<void>
+  /** Frees the factors. No mergeRows may be running. */
+  close(): void
+}
+
+/**
+ * For rows that are asked for at any time, where mergedRows is for one run of them. Packs the factors, which are read already, of all blocks. No figures are taken. Throws CoreError, and Error for what
+ * cannot be merged row by row (DoRA over columns, the initial factors of PiSSA and OLoRA).
+ */
+export function packTensor<Bytes extends Located>(core: Core, { dtype, rows, cols, blocks }: PlannedTensor<Bytes>, factors: readonly LoadedFactor[]): PackedTensor<Bytes> {
+  const opened: { block: Block<Bytes>; merge: TensorMerge }[] = []
+  const close = () => opened.splice(0).forEach(({ merge }) => merge.finish())
+  try {
+    for (const block of blocks) {
+      if (block.contributions.length === 0) continue
+      const merge = core.tensor({ dtype, rows: block.count, cols, contributions: blockContributions(block, cols, factors) }, { figures: false })
+      opened.push({ block, merge })
+      if (merge.measures) throw new Error('DoRA over columns needs all rows before the first one can be merged')
+    }
+  } catch (error) {
+    close()
+    throw error
+  }
+  const rowBytes = (cols * DTYPE_BITS[dtype]) / 8
+  if (blocks.reduce((sum, { count }) => sum + count, 0) !== rows) throw new Error('the blocks do not cover the rows')
+  return {
+    async mergeRows(firstRow, rowCount, w, read) {
+      for (const { block, merge } of opened) {
+        const [from, to] = [Math.max(firstRow, block.first), Math.min(firstRow + rowCount, block.first + block.count)]
+        if (from >= to) continue
+        const part = w.subarray((from - firstRow) * rowBytes, (to - firstRow) * rowBytes)
+        const operands = operandsOf(block).map(async (operand) => {
+          const operandRow = (cols * DTYPE_BITS[operand.dtype]) / 8
+          const bytes = Buffer.allocUnsafeSlow((to - from) * operandRow)
+          await read(operand, (from - block.first) * operandRow, bytes)
+          return bytes
+        })
+        await merge.mergeRows(from - block.first, to - from, part, part, await Promise.all(operands))
+      }
+    },
+    close,
+  }
+}
+
+/** What a packed tensor costs in memory, about. */
+export function packedTensorBytes({ cols, blocks }: Pick<PlannedTensor<Located>, 'cols' | 'blocks'>): number {
+  return blocks.reduce((sum, { count, contributions }) => sum + contributions.reduce((total, one) => total + ('rank' in one ? 4 * one.rank * (count + cols) : 0), 0), 0)
+}
