@@ -1,5 +1,6 @@
 import createClient from 'openapi-fetch'
 import type { components, paths } from '../build/openapi.d.ts'
+import type { MergeStorage } from '../patch/merge-storage.ts'
 import type { ModelManifest, PatchManifest } from '../patch/manifest.ts'
 import type { Connection } from './config.ts'
 import { apiError, registryFetch, unwrap } from './http.ts'
@@ -80,9 +81,10 @@ export function createRegistry(connection: Connection, signal: AbortSignal) {
     removeDistTag: (org: string, name: string, tag: string) => call(api.DELETE('/v1/patches/{org}/{name}/dist-tags/{tag}', { params: { path: { org, name, tag } } })),
 
     resolve: (target: string, patch: string[]) => call(api.GET('/v1/resolve', { params: { query: { target, patch } } })),
-    requestMerged: ({ organization: org, name, version }: VersionName, patch: string[]): Promise<MergeAnswer> =>
-      call(api.GET('/v1/models/{org}/{name}/{version}/merged', { params: { path: { org, name, version }, query: { patch } }, headers: PREFER })).then(toMergeAnswer),
+    requestMerged: ({ organization: org, name, version }: VersionName, patch: string[], storage?: MergeStorage): Promise<MergeAnswer> =>
+      call(api.GET('/v1/models/{org}/{name}/{version}/merged', { params: { path: { org, name, version }, query: { patch, storage } }, headers: PREFER })).then(toMergeAnswer),
     requestDerivation: (body: Schemas['DerivationRequest']): Promise<MergeAnswer> => call(api.POST('/v1/derivations', { body, headers: PREFER })).then(toMergeAnswer),
+    setDerivationStorage: (id: string, storage: MergeStorage): Promise<MergeAnswer> => call(api.PUT('/v1/derivations/{id}/storage', { params: { path: { id } }, body: { storage }, headers: PREFER })).then(toMergeAnswer),
     getDerivation: (id: string) => call(api.GET('/v1/derivations/{id}', { params: { path: { id } } })),
     getDerivationManifest: async (id: string) => (await call(api.GET('/v1/derivations/{id}/manifest', { params: { path: { id } } }))) as ModelManifest,
     getDerivationPlan: (id: string) => call(api.GET('/v1/derivations/{id}/plan', { params: { path: { id } } })),

@@ -34,3 +34,8 @@ export function printable(text: string): string {
 export function plural(count: number, one: string, many: string = `${one}s`): string {
   return `${count} ${count === 1 ? one : many}`
 }
+
+/** How a registry keeps a merged model. */
+export function describeStorage({ storage, storageReason, storedBytes }: { storage: string; storageReason: string; storedBytes: number }): string {
+  return `${storage}, ${formatBytes(storedBytes)} kept for it. ${storageReason}`
+}

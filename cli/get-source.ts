@@ -1,5 +1,6 @@
 import { isDigest, RULES, type Rule } from '../patch/derivation.ts'
 import type { ManifestTensor } from '../patch/manifest.ts'
+import type { MergeStorage } from '../patch/merge-storage.ts'
 import { formatReference, parseReference } from '../patch/reference.ts'
 import type { MergeAnswer, Merged, Plan, Registry, VersionName } from './client.ts'
 import { CliError, EXIT, usageError } from './exit.ts'
@@ -14,15 +15,21 @@ export interface GetSource {
   readonly lock: Lockfile
   readonly plan: () => Promise<Plan>
   readonly tensors: readonly ManifestTensor[]
+  /** How the registry keeps a merged model; null for what is none. */
+  readonly kept: Pick<Merged, 'storage' | 'storageReason' | 'storedBytes'> | null
 }
 
 export type SourceKind = 'model' | 'patch'
 
-/** A merged model: the target with patches, waiting for the merge where it has to run first. */
-export async function mergedSource(registry: Registry, target: string, patches: readonly string[], quiet: boolean): Promise<GetSource> {
+/**
+ * A merged model: the target with patches, waiting for the merge where it has to run first, and kept by the registry as
+ * `storage` says.
+ */
+export async function mergedSource(registry: Registry, target: string, patches: readonly string[], quiet: boolean, storage?: MergeStorage): Promise<GetSource> {
   for (const patch of patches) parseReference(patch)
-  const answer = await registry.requestMerged(await modelVersionName(registry, target), [...patches])
-  return describeMerged(registry, await finishMerge(registry, answer, quiet))
+  const answer = await registry.requestMerged(await modelVersionName(registry, target), [...patches], storage)
+  const merged = await finishMerge(registry, answer, quiet)
+  return describeMerged(registry, storage === undefined || storage === merged.storage ? merged : await changeStorage(registry, merged.id, storage, quiet))
 }
 
 /** What a lockfile says, by its digests: a version that was yanked since is found all the same. */
@@ -60,6 +67,11 @@ async function exists(request: Promise<unknown>): Promise<boolean> {
   }
 }
 
+/** The merged model once it is kept like that. */
+export async function changeStorage(registry: Registry, id: string, storage: MergeStorage, quiet: boolean): Promise<Merged> {
+  return finishMerge(registry, await registry.setDerivationStorage(id, storage), quiet)
+}
+
 async function finishMerge(registry: Registry, answer: MergeAnswer, quiet: boolean): Promise<Merged> {
   if ('merged' in answer) return answer.merged
   requireSuccess(await waitForJob(registry, answer.job.id, 'Merging', quiet))
@@ -73,6 +85,7 @@ async function describeMerged(registry: Registry, merged: Merged): Promise<GetSo
   return {
     identity: `merged:${id}`,
     tensors,
+    kept: merged,
     plan: () => registry.getDerivationPlan(id),
     lock: {
       format: 'portllm.lock/1', registry: registry.connection.registry, kind: 'merged', target: pick(target), rules: rules.map(knownRule), options, derivation: id,
@@ -109,7 +122,7 @@ function plainSource(
 ): GetSource {
   if (digest === null) throw new CliError(EXIT.notFound, 'not_published', `${reference} is not published yet (it is ${state}).`)
   return {
-    identity: `${kind}:${digest}`, tensors, plan,
+    identity: `${kind}:${digest}`, tensors, plan, kept: null,
     lock: { format: 'portllm.lock/1', registry: registry.connection.registry, kind, target: { reference, digest }, patches: [], rules: [], options: {}, derivation: null, files: files.map(pickFile).sort(byPath), tensors: [] },
   }
 }

@@ -1,9 +1,10 @@
 import { Option, type Command } from 'commander'
 import semver from 'semver'
+import type { MergeStorage } from '../../patch/merge-storage.ts'
 import { isDistTag, parseReference } from '../../patch/reference.ts'
 import type { Registry } from '../client.ts'
 import { CliError, EXIT, usageError } from '../exit.ts'
-import { formatBytes, formatFields, plural } from '../format.ts'
+import { describeStorage, formatBytes, formatFields, plural } from '../format.ts'
 import { getInto } from '../get.ts'
 import { lockedSource, mergedSource, versionSource, type GetSource, type SourceKind } from '../get-source.ts'
 import { LOCKFILE_NAME, readLockfile, type Lockfile } from '../lockfile.ts'
@@ -14,6 +15,7 @@ interface GetOptions extends CommonOptions {
   patch?: string[]
   output: string
   kind?: SourceKind
+  storage?: MergeStorage
   lock?: string
   frozen?: boolean
   force?: boolean
@@ -38,6 +40,7 @@ export function addGet(program: Command): void {
     .option('-p, --patch <patch>', 'patch to merge onto the target; repeatable, in the order of summation', collectOption)
     .requiredOption('-o, --output <folder>', 'folder to make')
     .addOption(new Option('--kind <kind>', 'what the target is, where a model and a patch have the same name').choices(['model', 'patch']))
+    .addOption(new Option('--storage <storage>', 'how the registry keeps the merged model; without it, as suits the patches').choices(['computed', 'materialised']))
     .option('--lock <file>', 'fetch exactly what this lockfile says')
     .option('--frozen', `the same with ./${LOCKFILE_NAME}`)
     .option('-f, --force', 'replace an output folder that is not empty')
@@ -47,6 +50,7 @@ export function addGet(program: Command): void {
 }
 
 async function get(session: Session, options: GetOptions, target: string | undefined): Promise<Answer> {
+  if (options.storage !== undefined && (options.lock !== undefined || options.frozen)) throw usageError('--storage does not go with a lockfile: use "portllm storage" for a merged model that exists.')
   const lockPath = options.lock ?? (options.frozen ? LOCKFILE_NAME : null)
   if (lockPath === null && target === undefined) throw usageError('The target is missing: write organization/model@version, or give --lock with a lockfile.')
   for (const text of [...(target === undefined ? [] : [target]), ...(options.patch ?? [])]) parseReference(text)
@@ -58,19 +62,20 @@ async function get(session: Session, options: GetOptions, target: string | undef
   const { kind, target: { reference }, patches, derivation, files } = source.lock
   const bytes = files.reduce((sum, { size }) => sum + size, 0)
   return {
-    json: { kind, target: source.lock.target, patches, derivation, output: result.output, files, bytes, fetchedBytes: result.fetchedBytes, repaired: result.repaired },
+    json: { kind, target: source.lock.target, patches, derivation, output: result.output, files, bytes, ...(source.kept && { storage: source.kept.storage, storageReason: source.kept.storageReason, storedBytes: source.kept.storedBytes }), fetchedBytes: result.fetchedBytes, repaired: result.repaired },
     text: formatFields([
       [kind, reference], ...patches.map((patch) => ['patch', `${patch.reference}${patch.weight === 1 ? '' : ` with weight ${patch.weight}`}`] as const),
-      ['derivation', derivation], ['output', result.output], ['verified', `${plural(files.length, 'file')}, ${formatBytes(bytes)} (${formatBytes(result.fetchedBytes)} fetched)`],
+      ['derivation', derivation], ['registry', source.kept && describeStorage(source.kept)], ['output', result.output], ['verified', `${plural(files.length, 'file')}, ${formatBytes(bytes)} (${formatBytes(result.fetchedBytes)} fetched)`],
     ]),
   }
 }
 
 function askedSource(session: Session, registry: Registry, options: GetOptions, target: string): Promise<GetSource> {
   const patches = options.patch ?? []
+  if (patches.length === 0 && options.storage !== undefined) throw usageError('--storage is for merged models: name a --patch as well.')
   if (patches.length === 0) return versionSource(registry, target, options.kind)
   if (options.kind === 'patch') throw usageError('--kind patch does not go with --patch: patches are merged onto a model.')
-  return mergedSource(registry, target, patches, session.quiet)
+  return mergedSource(registry, target, patches, session.quiet, options.storage)
 }
 
 /** What is asked beside a lockfile must be what the lockfile says; ranges and tags are what it has settled. */

@@ -2,7 +2,7 @@ import { Option, type Command } from 'commander'
 import { parseReference } from '../../patch/reference.ts'
 import type { Merged, Model, ModelVersion, PatchPackage, PatchVersionSummary, Registry } from '../client.ts'
 import { CliError, EXIT, usageError } from '../exit.ts'
-import { formatBytes, formatFields, formatTable, plural } from '../format.ts'
+import { describeStorage, formatBytes, formatFields, formatTable, plural } from '../format.ts'
 import { pickPatchVersion } from '../references.ts'
 import { addCommand, answerWith, type Answer, type CommonOptions, type Session } from '../session.ts'
 
@@ -96,7 +96,7 @@ function describeMerged(merged: Merged): string {
   return formatFields([
     ['derivation', merged.id], ['state', merged.state], ['rules', merged.rules.join(', ')], ['options', Object.entries(merged.options).map(([name, value]) => `${name}: ${value}`).join(', ') || null], ['target', merged.target.reference],
     ...merged.patches.map(({ reference, weight }) => ['patch', `${reference}${weight === 1 ? '' : ` with weight ${weight}`}`] as const),
-    ['files', describeFiles(merged.files)], ['ready', merged.readyAt], ['page', merged.page],
+    ['files', describeFiles(merged.files)], ['storage', describeStorage(merged)], ['ready', merged.readyAt], ['page', merged.page],
   ])
 }
 
