@@ -12,6 +12,8 @@ const TILE_BYTES = 512 * 1024
 const TILES_AHEAD = 2
 /** What is being computed for all answers: tiles, and factors on their way. It is held no longer than the computing takes. */
 const COMPUTING_BYTES = 24 * 1024 * 1024
+/** The most tiles at once; the foreign-function interface takes no more than 64 calls at a time. */
+const MAX_COMPUTING = 8
 /** What lies ready for all answers. Who gets none of it computes a tile only when it is asked for: a client that stops reading holds up nobody. */
 const AHEAD_BYTES = 16 * 1024 * 1024
 /** Packed factors that are kept for the next tile, or the next answer. */
@@ -20,9 +22,9 @@ const PACKED_BYTES = 32 * 1024 * 1024
 const LOCATED = 16
 
 /** Merge on read by the native core in this process, which is loaded (and compiled, where it must be) when it is first needed. */
-export function createNativeMerger(blobs: BlobStore): TensorMerger {
+export function createNativeMerger(blobs: Pick<BlobStore, 'open'>, { tileBytes = TILE_BYTES, aheadBytes = AHEAD_BYTES } = {}): TensorMerger {
   const computing = memoryBudget(COMPUTING_BYTES)
-  const ahead = memoryBudget(AHEAD_BYTES)
+  const ahead = memoryBudget(aheadBytes)
   const packed = new PinnedCache<PackedTensor<LocatedBytes>>(PACKED_BYTES, (tensor) => tensor.close())
   const located = new Map<string, Promise<readonly LocatedTensor[]>>()
   let loading: Promise<Core> | undefined
@@ -64,7 +66,7 @@ export function createNativeMerger(blobs: BlobStore): TensorMerger {
   async function openRows(key: string, tensor: LocatedTensor, range: ByteRange, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
     const source = await blobs.open(blobKey(tensor.source.blob))
     const rowBytes = tensor.source.length / tensor.rows
-    const rowsAtOnce = Math.max(1, Math.floor(TILE_BYTES / rowBytes))
+    const rowsAtOnce = Math.max(1, Math.floor(tileBytes / rowBytes))
     const [start, end] = [range.offset, range.offset + range.length]
     const endRow = Math.ceil(end / rowBytes)
     const packing = { bytes: packedTensorBytes(tensor), make: () => pack(tensor) }
@@ -76,7 +78,7 @@ export function createNativeMerger(blobs: BlobStore): TensorMerger {
 
     /** The part of rows `[first, first + count)` that lies in the range. */
     async function compute(first: number, count: number): Promise<Uint8Array> {
-      const giveBack = await computing.take(count * rowBytes + cost)
+      const giveBack = await computing.take(Math.max(COMPUTING_BYTES / MAX_COMPUTING, count * rowBytes + cost))
       try {
         return await packed.use(key, packing, async (merge) => {
           if (!open || signal.aborted) throw signal.reason ?? new Error('the answer was cancelled')

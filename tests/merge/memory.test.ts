@@ -8,6 +8,8 @@ import { portllm, startRegistry, type Registry } from '../setup/registry.ts'
 /** Resident set of any process, at most; design.md and targets.md promise it whatever the model. */
 const LIMIT_MB = 256
 const POLL_MS = 50
+/** Who fetch a computed file at the same time. */
+const CLIENTS = 6
 
 let folder: string
 let registry: Registry
@@ -44,13 +46,23 @@ async function samplePeaks(): Promise<void> {
   }
 }
 
+/** Reads the bytes and forgets them. */
+async function discard(url: string): Promise<void> {
+  const response = await fetch(url)
+  let bytes = 0
+  for await (const chunk of response.body!) bytes += chunk.length
+  expect(bytes).toBe(Number(response.headers.get('content-length')))
+}
+
 it('publishes, merges, fetches and analyzes a 2.2 GB model with every process under 256 MB', async () => {
   const options = { configFolder: join(folder, 'config') }
   for (const name of ['lab', 'hospital']) await portllm(registry, ['org', 'create', name], options)
   await portllm(registry, ['publish', join(folder, 'model'), '--name', 'lab/big', '--version', '1.0'], options)
   await portllm(registry, ['publish', join(folder, 'adapter'), '--name', 'hospital/patch', '--version', '1.0.0', '--base', 'lab/big@1.0'], options)
   const got = await portllm(registry, ['get', 'lab/big@1.0', '--patch', 'hospital/patch', '--output', join(folder, 'merged')], options)
-  expect(got.bytes).toBeGreaterThan(2.1e9)
+  expect([got.storage, got.bytes > 2.1e9]).toEqual(['computed', true])
+  await Promise.all(Array.from({ length: CLIENTS }, () => discard(`${registry.url}/v1/derivations/${got.derivation}/files/model-00001-of-00003.safetensors`)))
+  await portllm(registry, ['storage', got.derivation, 'materialised'], options)
   const { result } = await portllm(registry, ['analyze', 'hospital/patch', '--target', 'lab/big@1.0'], options)
   const [adapter, model] = [join(folder, 'adapter'), join(folder, 'model')]
   const { result: local } = await portllm(registry, ['analyze', adapter, '--base', model, '--target', model], options)

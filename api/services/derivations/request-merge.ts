@@ -16,7 +16,6 @@ import { judgePatch, type Judgement } from '../resolutions/judge.ts'
 import { findTarget, judgeAll, recipeOf } from '../resolutions/resolve.ts'
 import type { SelectedPatch } from '../resolutions/select-patches.ts'
 import { inTransaction } from '../transaction.ts'
-import { planMerge as planStored } from './plan-merge.ts'
 import { servingObstacle, settleStorage } from './storage.ts'
 
 /**
@@ -42,7 +41,7 @@ async function request(ctx: RequestContext, target: FoundModelVersion, judgement
     const reasons = refused.flatMap(({ patch, resolution }) => resolution.reasons.filter(({ severity }) => severity === 'refusal').map((reason) => ({ patch: patch.reference, ...reason })))
     throw new ApiError('incompatible', `${refused[0]!.patch.reference} does not fit ${target.reference}: ${reasons[0]!.message}`, { reasons })
   }
-  const recipe = readRecipe(target, judgements)
+  const { recipe, tensors } = readRecipe(target, judgements)
   const id = await derivationId(recipe)
   const [present] = await ctx.db.select({ state: derivations.state }).from(derivations).where(eq(derivations.id, id))
   if (present?.state === 'ready') return id
@@ -56,8 +55,7 @@ async function request(ctx: RequestContext, target: FoundModelVersion, judgement
     const [row] = await tx.select().from(derivations).where(eq(derivations.id, id)).for('update')
     // One derivation, one job: whoever holds the row first starts it, and a failed one is started again.
     if (row!.state === 'ready' || (row!.state === 'queued' && row!.jobId !== null)) return
-    const { changed } = await planStored({ db: tx, derivationId: id })
-    const kept = settleStorage({ asked, tensors: changed, obstacle })
+    const kept = settleStorage({ asked, tensors, obstacle })
     const job = await enqueueJob({ ctx, tx, kind: 'merge', organizationId: target.organization.id, subject: { derivationId: id } })
     await tx.update(derivations).set({ state: 'queued', jobId: job.id, ...kept }).where(eq(derivations.id, id))
     await recordAudit({ ctx, tx, entry: { organizationId: target.organization.id, action: 'derivation.request', subject: id, after: { recipe, job: job.id, storage: kept.storage } } })
@@ -66,11 +64,11 @@ async function request(ctx: RequestContext, target: FoundModelVersion, judgement
   return id
 }
 
-/** Throws for weights that float32 cannot hold, and for patches that do not go together. */
+/** The recipe, and what it comes to. Throws for weights that float32 cannot hold, and for patches that do not go together. */
 function readRecipe(target: FoundModelVersion, judgements: readonly Judgement[]) {
   try {
-    planMerge({ target: target.version.manifest!, patches: judgements.map(({ patch, edits, untied, baseManifest }) => ({ manifest: patch.version.manifest!, edits, untied, weight: patch.weight, base: baseManifest })) })
-    return recipeOf(target, judgements)
+    const tensors = planMerge({ target: target.version.manifest!, patches: judgements.map(({ patch, edits, untied, baseManifest }) => ({ manifest: patch.version.manifest!, edits, untied, weight: patch.weight, base: baseManifest })) })
+    return { recipe: recipeOf(target, judgements), tensors }
   } catch (error) {
     if (error instanceof DerivationError) throw new ApiError('invalid_request', error.message)
     if (error instanceof MergePlanError) throw new ApiError('incompatible', error.message, { reasons: [refusal(error.code, error.message, { tensor: error.tensor })] })

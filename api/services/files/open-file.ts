@@ -2,12 +2,12 @@ import type { FileExtent } from '../../../patch/extent.ts'
 import { sliceExtents } from '../../../patch/layout.ts'
 import type { RequestContext } from '../../context.ts'
 import { BlobMissingError, blobKey, type ByteRange } from '../../ports/blob-store.ts'
-import { openComputed } from '../derivations/open-computed.ts'
+import { openComputed, requireMerger } from '../derivations/open-computed.ts'
 import type { FoundFile } from './find-file.ts'
 import { streamExtents } from './stream-extents.ts'
 
 /** The bytes of a file, or of one range of it, as a stream that reads no faster than it is read. Throws `unavailable` where they cannot be computed here. */
-export function openFile({ ctx, file, range }: { ctx: Pick<RequestContext, 'db' | 'blobs' | 'merger' | 'requestId'>; file: FoundFile; range: ByteRange }): Promise<ReadableStream<Uint8Array>> {
+export async function openFile({ ctx, file, range }: { ctx: Pick<RequestContext, 'db' | 'blobs' | 'merger' | 'requestId'>; file: FoundFile; range: ByteRange }): Promise<ReadableStream<Uint8Array>> {
   async function open(extent: FileExtent, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
     const { blob, offset, length } = extent
     if (blob !== null) {
@@ -21,9 +21,12 @@ export function openFile({ ctx, file, range }: { ctx: Pick<RequestContext, 'db' 
     if (!('tensor' in extent) || !('derivationId' in file.owner)) throw new Error(`${file.path} of ${file.reference} has an extent without bytes`)
     return openComputed({ ctx, derivationId: file.owner.derivationId, extent, signal })
   }
+  const extents = sliceExtents(file.extents, range.offset, range.offset + range.length)
+  // Asked before the answer begins, which a later refusal could only cut off.
+  if (extents.some(({ blob }) => blob === null)) await requireMerger(ctx, file.reference)
   return streamExtents({
     open,
-    extents: sliceExtents(file.extents, range.offset, range.offset + range.length),
+    extents,
     what: `${file.path} of ${file.reference}, request ${ctx.requestId}`,
   })
 }
