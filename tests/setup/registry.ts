@@ -13,8 +13,8 @@ export interface Registry {
   stop(): Promise<void>
 }
 
-/** Starts the registry on an empty data folder and waits until it tells its address and its first token. */
-export function startRegistry(data: string, { port = '0', environment = {} }: { port?: string; environment?: Record<string, string> } = {}): Promise<Registry> {
+/** Starts the registry on an empty data folder, or with the `token` of an earlier start, and waits until it tells its address and its first token. */
+export function startRegistry(data: string, { port = '0', environment = {}, token = null }: { port?: string; environment?: Record<string, string>; token?: string | null } = {}): Promise<Registry> {
   const child = spawn('node', [`${ROOT}api/server.ts`, '--data', data, '--port', port, '--json'], { stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, ...environment } })
   const stop = () => new Promise<void>((resolve) => {
     if (child.exitCode !== null || child.signalCode !== null) return resolve()
@@ -25,8 +25,9 @@ export function startRegistry(data: string, { port = '0', environment = {} }: { 
     child.once('exit', (code) => reject(new Error(`the registry stopped with exit code ${code}`)))
     createInterface({ input: child.stdout }).on('line', (line) => {
       const ready = JSON.parse(line) as { url: string; bootstrapToken: string | null }
-      if (ready.bootstrapToken === null) return void stop().then(() => reject(new Error(`${data} is not an empty data folder`)))
-      resolve({ url: ready.url, token: ready.bootstrapToken, process: child, stop })
+      const known = token ?? ready.bootstrapToken
+      if (known === null) return void stop().then(() => reject(new Error(`${data} is not an empty data folder`)))
+      resolve({ url: ready.url, token: known, process: child, stop })
     })
   })
 }
