@@ -1,10 +1,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Context } from 'hono'
 import type { App, AppEnv } from '../app.ts'
 import { ApiError } from '../errors.ts'
 import { BlobRefusedError, type DirectoryBlobStore } from './directory-blob-store.ts'
 import type { BlobConstraints } from './directory-blob-signature.ts'
+import { alreadySent } from './send-stream.ts'
 
 /** A little more than the largest part of most uploads: who sends more after a refusal is cut off. */
 const MAX_DRAINED_BYTES = 128 * 1024 * 1024
@@ -38,16 +38,6 @@ async function getBlob(c: Context<AppEnv>, store: DirectoryBlobStore): Promise<R
   const { outgoing } = c.env as unknown as { outgoing: ServerResponse }
   await store.send(key, range, outgoing, () => outgoing.writeHead(status, headers))
   return alreadySent()
-}
-
-/**
- * Tells node-server to write nothing. A response of our own for each request, since middleware adds headers to it;
- * and one whose body was looked at, because only then does node-server 2.1 look for the mark.
- */
-function alreadySent(): Response {
-  const response = new Response(null, { headers: RESPONSE_ALREADY_SENT.headers })
-  void response.body
-  return response
 }
 
 async function putBlob(c: Context<AppEnv>, store: DirectoryBlobStore): Promise<Response> {

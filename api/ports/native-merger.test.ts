@@ -1,12 +1,16 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
+import { loadCore } from '../../gpu-runner/core/core.ts'
 import { build, cases, random, type Kind } from '../../gpu-runner/core/random-merge.ts'
 import { mergeReference, widthOf, type Stored, type StoredMatrix } from '../../gpu-runner/core/reference.ts'
 import type { Contribution as Planned, Block } from '../../patch/merge-plan.ts'
 import { blobKey, BlobMissingError, type BlobStore } from './blob-store.ts'
 import { createNativeMerger } from './native-merger.ts'
 import type { LocatedBytes, LocatedTensor } from './tensor-merger.ts'
+
+// Compiled first where it must be, which takes longer than a test may.
+await loadCore()
 
 /** One blob that holds everything, and counts what is open. */
 class OneBlob {
@@ -83,7 +87,15 @@ let derivations = 0
 function reader({ blob, tensor }: Made, tileBytes: number, aheadBytes?: number) {
   const merger = createNativeMerger(blob.store, { tileBytes, ...(aheadBytes !== undefined && { aheadBytes }) })
   const derivation = String(derivations++)
-  return (offset: number, length: number) => merger.open({ derivation, locate: async () => [tensor], tensor: 0, range: { offset, length }, signal: new AbortController().signal })
+  return (offset: number, length: number) => merger.open({ derivation, locate: async () => [tensor], tensor: 0, range: { offset, length }, signal: new AbortController().signal, reuse: true })
+}
+
+/** As sendStream reads: a chunk is done with before the next one is asked for. */
+async function collect(stream: ReadableStream<Uint8Array>): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  const chunkReader = stream.getReader()
+  for (let next = await chunkReader.read(); !next.done; next = await chunkReader.read()) chunks.push(Buffer.from(next.value))
+  return Buffer.concat(chunks)
 }
 
 const rowWise = fc.array(fc.constantFrom<Kind>('product', 'product', 'dora-rows', 'dense', 'delta'), { minLength: 1, maxLength: 3 })
@@ -102,7 +114,7 @@ it('gives the bytes of the whole merge for every range, whatever the kinds, dtyp
     await Promise.all(ranges.map(async ([a, b]) => {
       const { length } = made.expected
       const [start, end] = [a % length, b % length].sort((x, y) => x - y) as [number, number]
-      const bytes = Buffer.from(await new Response(await read(start, end + 1 - start)).arrayBuffer())
+      const bytes = (await collect(await read(start, end + 1 - start)))
       expect(bytes.equals(made.expected.subarray(start, end + 1)), `bytes ${start} to ${end}`).toBe(true)
     }))
     expect(made.blob.seen.open).toBe(0)
@@ -116,7 +128,7 @@ function large(): Made {
 it('reads only the rows of the range, and no further ahead than two tiles', async () => {
   const made = large()
   const read = reader(made, 256)
-  await new Response(await read(128 * 10 + 1, 128)).arrayBuffer()
+  await collect(await read(128 * 10 + 1, 128))
   // Two factors, and the two rows in one tile.
   expect(made.blob.seen.reads).toBe(3)
   const stream = (await read(0, made.expected.length)).getReader()
@@ -137,7 +149,7 @@ it('lets go of everything when it is cancelled, whenever that is', async () => {
     await stream.cancel(new Error('the client left'))
     await pending
     expect(made.blob.seen.open).toBe(0)
-    expect(Buffer.from(await new Response(await read(0, made.expected.length)).arrayBuffer()).equals(made.expected)).toBe(true)
+    expect((await collect(await read(0, made.expected.length))).equals(made.expected)).toBe(true)
   }), { numRuns: 40 })
 })
 
@@ -151,7 +163,7 @@ it('serves on while hundreds of clients have stopped reading', async () => {
     await stream.read()
     return stream
   }))
-  expect(Buffer.from(await new Response(await read(0, made.expected.length)).arrayBuffer()).equals(made.expected)).toBe(true)
+  expect((await collect(await read(0, made.expected.length))).equals(made.expected)).toBe(true)
   for (const stream of stalled) await stream.cancel()
   expect(made.blob.seen.open).toBe(0)
 })
@@ -160,6 +172,6 @@ it('errors the stream where the rows cannot be read, and names the tensor', asyn
   const { tensor } = large()
   const merger = createNativeMerger(new OneBlob().store)
   const broken = { ...tensor, factors: tensor.factors.map((factor) => ({ ...factor, blob: 'gone' })) }
-  const stream = await merger.open({ derivation: 'x', locate: async () => [broken], tensor: 0, range: { offset: 0, length: 10 }, signal: new AbortController().signal })
+  const stream = await merger.open({ derivation: 'x', locate: async () => [broken], tensor: 0, range: { offset: 0, length: 10 }, signal: new AbortController().signal, reuse: true })
   await expect(stream.getReader().read()).rejects.toThrow(/tensor w cannot be computed: .*no object/)
 })

@@ -1,7 +1,7 @@
 import { loadCore, type Core } from '../../gpu-runner/core/core.ts'
 import { packTensor, packedTensorBytes, type PackedTensor } from '../../gpu-runner/core/packed-tensor.ts'
 import { memoryBudget } from '../../gpu-runner/memory-budget.ts'
-import { blobKey, type BlobStore, type ByteRange } from './blob-store.ts'
+import { blobKey, type BlobStore } from './blob-store.ts'
 import { countStreamed } from './garbage-collector.ts'
 import { PinnedCache } from './pinned-cache.ts'
 import type { LocatedBytes, LocatedTensor, TensorMerger } from './tensor-merger.ts'
@@ -18,14 +18,30 @@ const MAX_COMPUTING = 8
 const AHEAD_BYTES = 16 * 1024 * 1024
 /** Packed factors that are kept for the next tile, or the next answer. */
 const PACKED_BYTES = 32 * 1024 * 1024
+/** Tiles that wait to be used again. */
+const MAX_FREE = 24
 /** Derivations whose tensors stay located. */
 const LOCATED = 16
+
+type Asked = Parameters<TensorMerger['open']>[0]
+
+interface Tile {
+  readonly buffer: Buffer
+  /** The part that was asked for. */
+  readonly bytes: Uint8Array
+}
+
+function allocate(length: number): Buffer {
+  countStreamed(length)
+  return Buffer.allocUnsafeSlow(length)
+}
 
 /** Merge on read by the native core in this process, which is loaded (and compiled, where it must be) when it is first needed. */
 export function createNativeMerger(blobs: Pick<BlobStore, 'open'>, { tileBytes = TILE_BYTES, aheadBytes = AHEAD_BYTES } = {}): TensorMerger {
   const computing = memoryBudget(COMPUTING_BYTES)
   const ahead = memoryBudget(aheadBytes)
   const packed = new PinnedCache<PackedTensor<LocatedBytes>>(PACKED_BYTES, (tensor) => tensor.close())
+  const free: Buffer[] = []
   const located = new Map<string, Promise<readonly LocatedTensor[]>>()
   let loading: Promise<Core> | undefined
 
@@ -63,7 +79,7 @@ export function createNativeMerger(blobs: Pick<BlobStore, 'open'>, { tileBytes =
     return packTensor(await core(), tensor, factors)
   }
 
-  async function openRows(key: string, tensor: LocatedTensor, range: ByteRange, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
+  async function openRows(key: string, tensor: LocatedTensor, { range, signal, reuse }: Asked): Promise<ReadableStream<Uint8Array>> {
     const source = await blobs.open(blobKey(tensor.source.blob))
     const rowBytes = tensor.source.length / tensor.rows
     const rowsAtOnce = Math.max(1, Math.floor(tileBytes / rowBytes))
@@ -71,22 +87,28 @@ export function createNativeMerger(blobs: Pick<BlobStore, 'open'>, { tileBytes =
     const endRow = Math.ceil(end / rowBytes)
     const packing = { bytes: packedTensorBytes(tensor), make: () => pack(tensor) }
     const cost = packing.bytes + tensor.factors.reduce((sum, { length }) => sum + length, 0)
-    const ready: { bytes: Promise<Uint8Array>; giveBack: () => void }[] = []
+    const ready: { tile: Promise<Tile>; giveBack: () => void }[] = []
     const running = new Set<Promise<unknown>>()
     let row = Math.floor(start / rowBytes)
+    let sent: Tile | null = null
     let open = true
 
-    /** The part of rows `[first, first + count)` that lies in the range. */
-    async function compute(first: number, count: number): Promise<Uint8Array> {
-      const giveBack = await computing.take(Math.max(COMPUTING_BYTES / MAX_COMPUTING, count * rowBytes + cost))
+    function recycle({ buffer }: Tile): void {
+      if (reuse && buffer.byteLength === tileBytes && free.length < MAX_FREE) free.push(buffer)
+    }
+
+    /** Rows `[first, first + count)`, and which of their bytes lie in the range. */
+    async function compute(first: number, count: number): Promise<Tile> {
+      const length = count * rowBytes
+      const giveBack = await computing.take(Math.max(COMPUTING_BYTES / MAX_COMPUTING, length + cost))
       try {
         return await packed.use(key, packing, async (merge) => {
           if (!open || signal.aborted) throw signal.reason ?? new Error('the answer was cancelled')
-          const bytes = Buffer.allocUnsafeSlow(count * rowBytes)
-          countStreamed(bytes.byteLength)
-          await source.read(bytes, tensor.source.offset + first * rowBytes)
-          await merge.mergeRows(first, count, bytes, readBlob)
-          return bytes.subarray(Math.max(0, start - first * rowBytes), Math.min(bytes.byteLength, end - first * rowBytes))
+          const buffer = (reuse && length <= tileBytes && free.pop()) || allocate(reuse ? Math.max(length, tileBytes) : length)
+          const rows = buffer.subarray(0, length)
+          await source.read(rows, tensor.source.offset + first * rowBytes)
+          await merge.mergeRows(first, count, rows, readBlob)
+          return { buffer, bytes: rows.subarray(Math.max(0, start - first * rowBytes), Math.min(length, end - first * rowBytes)) }
         })
       } finally {
         giveBack()
@@ -95,10 +117,10 @@ export function createNativeMerger(blobs: Pick<BlobStore, 'open'>, { tileBytes =
 
     function begin(giveBack: () => void): void {
       const count = Math.min(rowsAtOnce, endRow - row)
-      const bytes = compute(row, count)
-      const ended = bytes.then(() => {}, () => {}).finally(() => running.delete(ended))
+      const tile = compute(row, count)
+      const ended = tile.then(() => {}, () => {}).finally(() => running.delete(ended))
       running.add(ended)
-      ready.push({ bytes, giveBack })
+      ready.push({ tile, giveBack })
       row += count
     }
 
@@ -114,7 +136,10 @@ export function createNativeMerger(blobs: Pick<BlobStore, 'open'>, { tileBytes =
       if (!open) return
       open = false
       await Promise.all(running)
-      for (const { giveBack } of ready.splice(0)) giveBack()
+      for (const { tile, giveBack } of ready.splice(0)) {
+        giveBack()
+        await tile.then(recycle, () => {})
+      }
       await source.close()
     }
 
@@ -122,27 +147,32 @@ export function createNativeMerger(blobs: Pick<BlobStore, 'open'>, { tileBytes =
     return new ReadableStream<Uint8Array>({
       async pull(controller) {
         try {
+          if (sent !== null) recycle(sent)
+          sent = null
+          if (ready.length === 0 && row >= endRow) {
+            await close()
+            return controller.close()
+          }
           if (ready.length === 0) begin(() => {})
-          const { bytes, giveBack } = ready.shift()!
+          const { tile, giveBack } = ready.shift()!
           beginAhead()
-          controller.enqueue(await bytes.finally(giveBack))
-          if (row < endRow || ready.length > 0) return
-          await close()
-          controller.close()
+          sent = await tile.finally(giveBack)
+          controller.enqueue(sent.bytes)
         } catch (error) {
           await close()
           throw new Error(`the tensor ${tensor.name} cannot be computed: ${error instanceof Error ? error.message : String(error)}`, { cause: error })
         }
       },
+      // What was handed out last may still be on its way: its memory is left to the garbage collector.
       cancel: close,
     }, { highWaterMark: 0 })
   }
 
   return {
     obstacle: () => core().then(() => null, (error: unknown) => `The registry's merge core does not run: ${error instanceof Error ? error.message : String(error)}`),
-    async open({ derivation, locate, tensor, range, signal }) {
-      const [tensors] = await Promise.all([tensorsOf(derivation, locate), core()])
-      return openRows(`${derivation} ${tensor}`, tensors[tensor]!, range, signal)
+    async open(asked) {
+      const [tensors] = await Promise.all([tensorsOf(asked.derivation, asked.locate), core()])
+      return openRows(`${asked.derivation} ${asked.tensor}`, tensors[asked.tensor]!, asked)
     },
   }
 }

@@ -27,7 +27,7 @@ export async function sendFile(handle: FileHandle, range: { offset: number; leng
 }
 
 /** Resolves when the socket has taken the bytes over, so that their block may be overwritten. */
-function write(response: ServerResponse, bytes: Uint8Array): Promise<void> {
+export function write(response: ServerResponse, bytes: Uint8Array): Promise<void> {
   return new Promise((resolve, reject) => {
     if (response.destroyed) return reject(new Error('the client went away'))
     const onClose = () => reject(new Error('the client went away'))

@@ -26,6 +26,7 @@ export interface TensorMerger {
   /**
    * A range of one tensor's merged bytes, computed as fast as they are read; only the rows that it covers are.
    * `locate` gives the derivation's tensors, which are asked for once and kept a while. Cancelling lets go of everything.
+   * With `reuse`, a chunk's memory is written again once the next one is asked for.
    */
   open(asked: {
     derivation: string
@@ -34,5 +35,6 @@ export interface TensorMerger {
     tensor: number
     range: ByteRange
     signal: AbortSignal
+    reuse: boolean
   }): Promise<ReadableStream<Uint8Array>>
 }

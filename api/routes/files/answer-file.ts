@@ -1,6 +1,8 @@
+import type { ServerResponse } from 'node:http'
 import type { Context } from 'hono'
 import type { AppEnv } from '../../app.ts'
 import { errorAnswer } from '../../middleware/error-handler.ts'
+import { alreadySent, sendStream } from '../../ports/send-stream.ts'
 import { contentHeaders, fileHeaders } from '../../services/files/file-headers.ts'
 import { findFile, type FoundFile } from '../../services/files/find-file.ts'
 import type { FileSubject } from '../../services/files/find-owner.ts'
@@ -22,8 +24,14 @@ export async function answerFile(c: Context<AppEnv>, subject: FileSubject): Prom
   const range = answer.status === 206 ? answer.range : { offset: 0, length: file.size }
   const headers: Record<string, string> = { ...fileHeaders(file), ...contentHeaders(file.path), 'Content-Length': String(range.length) }
   if (answer.status === 206) headers['Content-Range'] = `bytes ${range.offset}-${range.offset + range.length - 1}/${file.size}`
-  const body = c.req.method === 'HEAD' || range.length === 0 ? null : await openFile({ ctx, file, range })
-  return new Response(body, { status: answer.status, headers })
+  if (c.req.method === 'HEAD' || range.length === 0) return new Response(null, { status: answer.status, headers })
+  // On Node the socket is ours to write to: it tells when a chunk's memory is free again.
+  const { outgoing } = c.env as { outgoing?: ServerResponse }
+  const body = await openFile({ ctx, file, range, reuse: outgoing !== undefined })
+  if (outgoing === undefined) return new Response(body, { status: answer.status, headers })
+  outgoing.writeHead(answer.status, { ...headers, 'X-Request-Id': c.var.requestId })
+  await sendStream(body, outgoing)
+  return alreadySent()
 }
 
 function answerFailure(c: Context<AppEnv>, file: FoundFile, status: 412 | 416): Response {

@@ -7,15 +7,16 @@ import { planMerge } from './plan-merge.ts'
 import { servingObstacle } from './storage.ts'
 
 /** A range of a changed tensor, computed on the way out. Throws `unavailable` where this registry cannot. */
-export async function openComputed({ ctx, derivationId, extent: { tensor, offset, length }, signal }: {
+export async function openComputed({ ctx, derivationId, extent: { tensor, offset, length }, signal, reuse }: {
   ctx: Pick<RequestContext, 'db' | 'merger'>
   derivationId: string
   extent: TensorExtent
   signal: AbortSignal
+  reuse: boolean
 }): Promise<ReadableStream<Uint8Array>> {
   const merger = await requireMerger(ctx, derivationId)
   const locate = async () => locateTensors(await planMerge({ db: ctx.db, derivationId }))
-  return merger.open({ derivation: derivationId, locate, tensor, range: { offset, length }, signal })
+  return merger.open({ derivation: derivationId, locate, tensor, range: { offset, length }, signal, reuse })
 }
 
 /** Throws `unavailable` where this registry computes nothing: with what to do about it. */

@@ -6,8 +6,11 @@ import { openComputed, requireMerger } from '../derivations/open-computed.ts'
 import type { FoundFile } from './find-file.ts'
 import { streamExtents } from './stream-extents.ts'
 
-/** The bytes of a file, or of one range of it, as a stream that reads no faster than it is read. Throws `unavailable` where they cannot be computed here. */
-export async function openFile({ ctx, file, range }: { ctx: Pick<RequestContext, 'db' | 'blobs' | 'merger' | 'requestId'>; file: FoundFile; range: ByteRange }): Promise<ReadableStream<Uint8Array>> {
+/**
+ * The bytes of a file, or of one range of it, as a stream that reads no faster than it is read. With `reuse`, a chunk's
+ * memory is written again once the next one is asked for. Throws `unavailable` where bytes cannot be computed here.
+ */
+export async function openFile({ ctx, file, range, reuse }: { ctx: Pick<RequestContext, 'db' | 'blobs' | 'merger' | 'requestId'>; file: FoundFile; range: ByteRange; reuse: boolean }): Promise<ReadableStream<Uint8Array>> {
   async function open(extent: FileExtent, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
     const { blob, offset, length } = extent
     if (blob !== null) {
@@ -19,7 +22,7 @@ export async function openFile({ ctx, file, range }: { ctx: Pick<RequestContext,
       }
     }
     if (!('tensor' in extent) || !('derivationId' in file.owner)) throw new Error(`${file.path} of ${file.reference} has an extent without bytes`)
-    return openComputed({ ctx, derivationId: file.owner.derivationId, extent, signal })
+    return openComputed({ ctx, derivationId: file.owner.derivationId, extent, signal, reuse })
   }
   const extents = sliceExtents(file.extents, range.offset, range.offset + range.length)
   // Asked before the answer begins, which a later refusal could only cut off.
