@@ -7,17 +7,17 @@ import { PinnedCache } from './pinned-cache.ts'
 import type { LocatedBytes, LocatedTensor, TensorMerger } from './tensor-merger.ts'
 
 /** Bytes merged at once: large enough that what surrounds a call does not show, small enough to stay in the cache. */
-const TILE_BYTES = 512 * 1024
+const TILE_BYTES = 256 * 1024
 /** Tiles that one answer has ready, or in the making, beside the one that is being sent. */
 const TILES_AHEAD = 2
 /** What is being computed for all answers: tiles, and factors on their way. It is held no longer than the computing takes. */
-const COMPUTING_BYTES = 24 * 1024 * 1024
+const COMPUTING_BYTES = 12 * 1024 * 1024
 /** The most tiles at once; the foreign-function interface takes no more than 64 calls at a time. */
 const MAX_COMPUTING = 8
 /** What lies ready for all answers. Who gets none of it computes a tile only when it is asked for: a client that stops reading holds up nobody. */
-const AHEAD_BYTES = 16 * 1024 * 1024
+const AHEAD_BYTES = 6 * 1024 * 1024
 /** Packed factors that are kept for the next tile, or the next answer. */
-const PACKED_BYTES = 32 * 1024 * 1024
+const PACKED_BYTES = 12 * 1024 * 1024
 /** Tiles that wait to be used again. */
 const MAX_FREE = 24
 /** Derivations whose tensors stay located. */
@@ -72,7 +72,7 @@ export function createNativeMerger(blobs: Pick<BlobStore, 'open'>, { tileBytes =
 
   async function pack(tensor: LocatedTensor): Promise<PackedTensor<LocatedBytes>> {
     const factors = await Promise.all(tensor.factors.map(async (factor) => {
-      const bytes = Buffer.allocUnsafeSlow(factor.length)
+      const bytes = allocate(factor.length)
       await readBlob(factor, 0, bytes)
       return { bytes, dtype: factor.dtype }
     }))

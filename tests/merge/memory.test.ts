@@ -9,7 +9,7 @@ import { portllm, startRegistry, type Registry } from '../setup/registry.ts'
 const LIMIT_MB = 256
 const POLL_MS = 50
 /** Who fetch a computed file at the same time. */
-const CLIENTS = 6
+const CLIENTS = 4
 
 let folder: string
 let registry: Registry
