@@ -2,11 +2,11 @@ import { constants } from 'node:fs'
 import { copyFile, mkdir, readdir, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { blockContributions, operandsOf, type LoadedFactor } from '../gpu-runner/core/block-contributions.ts'
-import { loadCore, type Allocate, type MergedFileSpec, type MergeProfile, type Segment } from '../gpu-runner/core/core.ts'
+import { loadCore, type Allocate, type Core, type MergedFileSpec, type MergeProfile, type Segment } from '../gpu-runner/core/core.ts'
 import { derivationId } from '../patch/derivation.ts'
 import { DTYPE_BITS } from '../patch/dtype.ts'
 import { layoutMerge, type ChangedFile, type MergedLayout } from '../patch/layout.ts'
-import { planMerge, type TensorPlan } from '../patch/merge-plan.ts'
+import { planMerge, type StoredBytes, type TensorPlan } from '../patch/merge-plan.ts'
 import { mergeRecipe } from '../patch/recipe.ts'
 import type { LocalPatch, LocalTarget } from './local-inputs.ts'
 import { openPatches, type OpenPatches } from './open-patches.ts'
@@ -61,7 +61,7 @@ export async function writeLocalMerge(session: Session, merge: LocalMerge, folde
       session.signal.throwIfAborted()
       const [source, destination] = [sources.get(file.path)!, join(folder.partial, file.path)]
       await mkdir(dirname(destination), { recursive: true })
-      if (file.changed) files.push({ source, destination, segments: fileSegments(merge, patches, file) })
+      if (file.changed) files.push({ source, destination, segments: fileSegments(merge, patches, core, file) })
       else if (merge.target.headers.has(file.path)) files.push({ source, destination, segments: [{ kind: 'copy', offset: 0, length: file.size }] })
       else await copyFile(source, destination, constants.COPYFILE_FICLONE)
     }
@@ -81,16 +81,16 @@ export async function writeLocalMerge(session: Session, merge: LocalMerge, folde
   }
 }
 
-function fileSegments({ plans }: LocalMerge, patches: OpenPatches, file: ChangedFile): Segment[] {
+function fileSegments({ plans }: LocalMerge, patches: OpenPatches, core: Core, file: ChangedFile): Segment[] {
   const byName = new Map(plans.map((plan) => [plan.name, plan]))
   return file.pieces.flatMap((piece): Segment[] => {
     if (piece.kind === 'header') return [{ kind: 'bytes', bytes: file.header }]
     if (piece.kind === 'target') return piece.extents.map(({ offset, length }) => ({ kind: 'copy', offset, length }))
-    return tensorSegments(byName.get(piece.tensor)!, patches)
+    return tensorSegments(byName.get(piece.tensor)!, patches, core)
   })
 }
 
-function tensorSegments({ dtype, cols, source, factors, blocks }: TensorPlan, patches: OpenPatches): Segment[] {
+function tensorSegments({ dtype, cols, source, factors, blocks }: TensorPlan, patches: OpenPatches, core: Core): Segment[] {
   const rowBytes = (cols * DTYPE_BITS[dtype]) / 8
   return blocks.map((block): Segment => {
     const { first, count, contributions } = block
@@ -99,7 +99,8 @@ function tensorSegments({ dtype, cols, source, factors, blocks }: TensorPlan, pa
     const contributionsOf = async (allocate: Allocate) => {
       const loaded: LoadedFactor[] = []
       for (const factor of factors) loaded.push(await patches.read(factor, allocate))
-      return blockContributions(block, cols, loaded)
+      const readBase = async (base: StoredBytes) => (await patches.read(base, Buffer.allocUnsafeSlow)).bytes
+      return blockContributions(block, cols, { core, factors: loaded, readBase })
     }
     return { kind: 'merge', offset, dtype, rows: count, cols, contributions: contributionsOf, operands: operandsOf(block).map((bytes) => ({ path: patches.pathOf(bytes), offset: bytes.offset })) }
   })

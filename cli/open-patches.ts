@@ -1,13 +1,12 @@
 import { open, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { LoadedFactor } from '../gpu-runner/core/block-contributions.ts'
 import type { Allocate } from '../gpu-runner/core/core.ts'
-import type { StoredBytes, StoredFactor } from '../patch/merge-plan.ts'
+import type { StoredBytes } from '../patch/merge-plan.ts'
 
 /** The folders of patches and of their bases, whose files are opened when first read, and stay open. */
 export interface OpenPatches {
   pathOf(stored: StoredBytes): string
-  read(stored: StoredFactor, allocate: Allocate): Promise<LoadedFactor>
+  read<Stored extends StoredBytes>(stored: Stored, allocate: Allocate): Promise<{ readonly bytes: Uint8Array; readonly dtype: Stored['dtype'] }>
   close(): Promise<void>
 }
 

@@ -35,7 +35,7 @@ export interface MergeInputs<Bytes> {
 }
 
 export interface MergedRowsOptions {
-  readonly core: Pick<Core, 'tensor'>
+  readonly core: Pick<Core, 'tensor' | 'initialFactors'>
   /** The rows that are wanted; all by default. */
   readonly rows?: RowRange
   /** TILES buffers of at least a row each; as many rows as fit one are merged at once. */
@@ -75,7 +75,8 @@ export async function* mergedRows<Bytes extends Located>(tensor: PlannedTensor<B
   }
   async function open(block: Block<Bytes>): Promise<TensorMerge | null> {
     if (block.contributions.length === 0) return null
-    const contributions = blockContributions(block, tensor.cols, factors)
+    const readBase = (base: Bytes) => readAll(inputs.read(base, 0, base.length), base.length)
+    const contributions = await blockContributions(block, tensor.cols, { core: options.core, factors, readBase })
     const opened = options.core.tensor({ dtype: tensor.dtype, rows: block.count, cols: tensor.cols, contributions }, { figures: options.onFigures !== undefined })
     if (opened.measures) await measure(opened, block)
     return opened
