@@ -1,6 +1,6 @@
 import { DTYPE_BITS } from '../../patch/dtype.ts'
 import type { Block } from '../../patch/merge-plan.ts'
-import { blockContributions, operandsOf, type LoadedFactor } from './block-contributions.ts'
+import { contributionOf, operandsOf, type LoadedFactor } from './block-contributions.ts'
 import type { Core } from './core.ts'
 import type { Located, PlannedTensor } from './merged-rows.ts'
 import type { TensorMerge } from './tensor-merge.ts'
@@ -17,8 +17,9 @@ export interface PackedTensor<Bytes> {
 }
 
 /**
- * For rows that are asked for at any time, where mergedRows is for one run of them. Packs the factors, which are read already, of all blocks. No figures are taken. Throws CoreError, and Error for what
- * cannot be merged row by row (DoRA over columns, the initial factors of PiSSA and OLoRA).
+ * For rows that are asked for at any time, where mergedRows is for one run of them. Packs the factors of all blocks, which
+ * have been read. No figures are taken. Throws CoreError, and Error for what cannot be merged row by row (DoRA over columns,
+ * the initial factors of PiSSA and OLoRA).
  */
 export function packTensor<Bytes extends Located>(core: Core, { dtype, rows, cols, blocks }: PlannedTensor<Bytes>, factors: readonly LoadedFactor[]): PackedTensor<Bytes> {
   const opened: { block: Block<Bytes>; merge: TensorMerge }[] = []
@@ -26,7 +27,11 @@ export function packTensor<Bytes extends Located>(core: Core, { dtype, rows, col
   try {
     for (const block of blocks) {
       if (block.contributions.length === 0) continue
-      const merge = core.tensor({ dtype, rows: block.count, cols, contributions: blockContributions(block, cols, factors) }, { figures: false })
+      const contributions = block.contributions.map((one) => {
+        if (one.kind === 'initial') throw new Error('what training took out of the base has to be made from a whole tensor')
+        return contributionOf(one, block.count, cols, factors)
+      })
+      const merge = core.tensor({ dtype, rows: block.count, cols, contributions }, { figures: false })
       opened.push({ block, merge })
       if (merge.measures) throw new Error('DoRA over columns needs all rows before the first one can be merged')
     }
