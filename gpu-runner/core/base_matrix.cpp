@@ -22,6 +22,8 @@ constexpr uint64_t kRows = 4;     // rows whose products are added while the sum
 
 }  // namespace
 
+PORTLLM_WIDE void widen(int32_t dtype, const uint8_t *from, uint64_t count, double *to) { read_elements(dtype, from, count, to); }
+
 // lanes[k] += the lanes of piece·x[k], for four vectors `stride` apart; size is a multiple of 16.
 PORTLLM_WIDE void add_dots(const double *piece, uint64_t size, const double *x, uint64_t stride, double (*lanes)[kLanes]) {
   for (uint64_t k = 0; k < kGroup; k++) {
@@ -72,7 +74,7 @@ void multiply(const BaseMatrix &matrix, const double *x, uint64_t count, double 
       for (uint64_t col = 0; col < matrix.cols; col += kPiece) {
         const uint64_t size = std::min(kPiece, matrix.cols - col), whole = rounded_up(size, kLanes);
         std::fill(piece + size, piece + whole, 0.0);
-        read_elements(matrix.dtype, matrix.bytes + (i * matrix.cols + col) * element, size, piece);
+        widen(matrix.dtype, matrix.bytes + (i * matrix.cols + col) * element, size, piece);
         for (uint64_t g = 0; g < groups; g++) {
           add_dots(piece, whole, &wide[g * kGroup * padded + col], padded, reinterpret_cast<double(*)[kLanes]>(&lanes[g * kGroup * kLanes]));
         }
@@ -101,7 +103,7 @@ void multiply_transposed(const BaseMatrix &matrix, const double *x, uint64_t cou
       for (uint64_t i = 0; i < matrix.rows; i += kRows) {
         // Beyond the last row, zeros times zeros are added: +0, which changes no sum but −0, and none begins so.
         for (uint64_t r = 0; r < kRows; r++) {
-          if (i + r < matrix.rows) read_elements(matrix.dtype, matrix.bytes + ((i + r) * matrix.cols + col) * element, size, piece[r]);
+          if (i + r < matrix.rows) widen(matrix.dtype, matrix.bytes + ((i + r) * matrix.cols + col) * element, size, piece[r]);
           else std::fill(piece[r], piece[r] + size, 0.0);
         }
         for (uint64_t g = 0; g < groups; g++) {

@@ -138,8 +138,8 @@ int32_t portllm_tensor_add_dora(portllm_tensor *tensor, const portllm_matrix *le
     step.magnitude.resize(values);
     for (uint64_t i = 0; i < values; i++) step.magnitude[i] = finite_element(stored, "magnitude", i);
     if (step.by_columns) {
-      step.column_squares.resize(values);
-      step.column_factors.resize(values);
+      step.column_squares.resize(rounded_up(values, kTileCols));
+      step.column_factors.resize(rounded_up(values, kTileCols));
     }
     step.first_product = open.products.size();
     step.product_count = 1;

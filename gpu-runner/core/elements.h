@@ -1,4 +1,4 @@
-// Stored elements, one by one or in runs, as floating-point numbers of the machine.
+// Stored elements as floating-point numbers of the machine.
 #pragma once
 
 #include <cstring>
@@ -70,8 +70,10 @@ struct ElementF8E5M2 {
   static Storage round(float value) { return to_f8_e5m2(value); }
 };
 
+// `count` stored elements; Real is double, or holds every value of the dtype. Inlined, so that it becomes vector code where
+// the caller is compiled for vectors.
 template <class Element, class Real>
-void read_as(const uint8_t *from, uint64_t count, Real *to) {
+__attribute__((always_inline)) inline void read_as(const uint8_t *from, uint64_t count, Real *to) {
   for (uint64_t j = 0; j < count; j++) {
     typename Element::Storage stored;
     std::memcpy(&stored, from + j * sizeof stored, sizeof stored);
@@ -79,9 +81,8 @@ void read_as(const uint8_t *from, uint64_t count, Real *to) {
   }
 }
 
-// `count` stored elements; Real is double, or holds every value of the dtype.
 template <class Real>
-void read_elements(int32_t dtype, const uint8_t *from, uint64_t count, Real *to) {
+__attribute__((always_inline)) inline void read_elements(int32_t dtype, const uint8_t *from, uint64_t count, Real *to) {
   switch (dtype) {
     case PORTLLM_F32: return read_as<ElementF32>(from, count, to);
     case PORTLLM_F16: return read_as<ElementF16>(from, count, to);

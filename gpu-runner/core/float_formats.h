@@ -32,8 +32,7 @@ inline float from_bf16(uint16_t half) { return float_of(static_cast<uint32_t>(ha
 // Round to nearest, ties to even: add just under half a unit, plus one where the kept part is odd.
 inline uint16_t to_bf16(float value) {
   const uint32_t bits = bits_of(value);
-  if (value != value) return kNanBF16;
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+  return static_cast<uint16_t>(value != value ? kNanBF16 : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
 inline float from_f16(uint16_t half) {
@@ -44,26 +43,24 @@ inline float from_f16(uint16_t half) {
   return float_of(sign | magnitude);
 }
 
+// Rounds a magnitude (float32 bits, no NaN) to kMantissa bits; what is too large comes out beyond the largest finite value.
+template <int kMantissa, int kBias>
+inline uint32_t narrowed(uint32_t magnitude) {
+  constexpr uint32_t kShift = 23 - kMantissa;
+  const uint32_t rebased = magnitude - (static_cast<uint32_t>(127 - kBias) << 23);
+  const uint32_t normal = (rebased + ((1u << (kShift - 1)) - 1u) + ((rebased >> kShift) & 1u)) >> kShift;
+  // Below the normal numbers the unit is fixed. Added to a number whose last place is that unit, the magnitude is rounded by
+  // the addition, and is the count of units in the last bits of the sum.
+  constexpr uint32_t kMove = static_cast<uint32_t>(127 + 24 - kBias - kMantissa) << 23;
+  const uint32_t subnormal = bits_of(float_of(magnitude) + float_of(kMove)) - kMove;
+  return magnitude >= static_cast<uint32_t>(128 - kBias) << 23 ? normal : subnormal;
+}
+
+// From 65520 on, half-way to the next step above the largest finite value, everything is infinity.
 inline uint16_t to_f16(float value) {
-  const uint32_t bits = bits_of(value);
-  const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
-  const uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return kNanF16;
-  // From 65520 on, half-way to the next step above the largest finite value, everything is infinity.
-  if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
-  if (magnitude >= 0x38800000u) {
-    const uint32_t rebased = magnitude - (112u << 23);
-    return static_cast<uint16_t>(sign | ((rebased + 0xfffu + ((rebased >> 13) & 1u)) >> 13));
-  }
-  // Subnormal in float16: units of 2^-24. Below half a unit (2^-25 itself ties to even) it is zero.
-  if (magnitude <= 0x33000000u) return sign;
-  const uint32_t shift = 126u - (magnitude >> 23);
-  const uint32_t mantissa = (magnitude & 0x7fffffu) | 0x800000u;
-  const uint32_t kept = mantissa >> shift;
-  const uint32_t dropped = mantissa & ((1u << shift) - 1u);
-  const uint32_t half = 1u << (shift - 1u);
-  const uint32_t up = dropped > half || (dropped == half && (kept & 1u)) ? 1u : 0u;
-  return static_cast<uint16_t>(sign | (kept + up));
+  const uint32_t rounded = narrowed<10, 15>(bits_of(value) & 0x7fffffffu);
+  const uint32_t bits = (bits_of(value) >> 16 & 0x8000u) | (rounded < 0x7c00u ? rounded : 0x7c00u);
+  return static_cast<uint16_t>(value != value ? kNanF16 : bits);
 }
 
 // Exponent and mantissa moved to float32's places are the value times 2^-120, subnormals included.
@@ -76,44 +73,26 @@ inline float from_f8_e4m3(uint8_t byte) {
 // The upper half of a float16.
 inline float from_f8_e5m2(uint8_t byte) { return from_f16(static_cast<uint16_t>(byte << 8)); }
 
-// Rounds a magnitude (float32 bits, no NaN) to kMantissa bits; what is too large comes out beyond the largest finite value.
-template <int kMantissa, int kBias>
-uint32_t narrowed(uint32_t magnitude) {
-  constexpr uint32_t kUnit = 1 - kBias - kMantissa + 127;  // biased exponent of the smallest subnormal
-  if (magnitude >= static_cast<uint32_t>(128 - kBias) << 23) {
-    constexpr uint32_t kShift = 23 - kMantissa;
-    const uint32_t rebased = magnitude - (static_cast<uint32_t>(127 - kBias) << 23);
-    return (rebased + ((1u << (kShift - 1)) - 1u) + ((rebased >> kShift) & 1u)) >> kShift;
-  }
-  if (magnitude <= (kUnit - 1) << 23) return 0;  // half a unit ties to even
-  const uint32_t shift = 23 + kUnit - (magnitude >> 23);
-  const uint32_t mantissa = (magnitude & 0x7fffffu) | 0x800000u;
-  const uint32_t kept = mantissa >> shift;
-  const uint32_t dropped = mantissa & ((1u << shift) - 1u);
-  const uint32_t half = 1u << (shift - 1u);
-  return kept + (dropped > half || (dropped == half && (kept & 1u)) ? 1u : 0u);
-}
-
+// There are no infinities.
 inline uint8_t to_f8_e4m3(float value) {
-  const uint32_t rounded = value != value ? 0x7fu : narrowed<3, 7>(bits_of(value) & 0x7fffffffu);
-  if (rounded >= 0x7fu) return kNanF8E4M3;  // no infinities
-  return static_cast<uint8_t>((bits_of(value) >> 24 & 0x80u) | rounded);
+  const uint32_t rounded = narrowed<3, 7>(bits_of(value) & 0x7fffffffu);
+  const uint32_t bits = (bits_of(value) >> 24 & 0x80u) | rounded;
+  return static_cast<uint8_t>(value != value || rounded >= 0x7fu ? kNanF8E4M3 : bits);
 }
 
 inline uint8_t to_f8_e5m2(float value) {
-  if (value != value) return kNanF8E5M2;
   const uint32_t rounded = narrowed<2, 15>(bits_of(value) & 0x7fffffffu);
-  return static_cast<uint8_t>((bits_of(value) >> 24 & 0x80u) | (rounded > 0x7cu ? 0x7cu : rounded));
+  const uint32_t bits = (bits_of(value) >> 24 & 0x80u) | (rounded < 0x7cu ? rounded : 0x7cu);
+  return static_cast<uint8_t>(value != value ? kNanF8E5M2 : bits);
 }
 
 // float32 by rounding to odd: rounding that again to fewer bits gives what rounding `value` once would have given.
 inline float to_odd(double value) {
   const float nearest = static_cast<float>(value);
-  if (value != value || static_cast<double>(nearest) == value) return nearest;
-  uint32_t bits = bits_of(nearest);
-  const double magnitude = value < 0 ? -value : value;
-  if (static_cast<double>(float_of(bits & 0x7fffffffu)) > magnitude) bits--;  // towards zero; from infinity to the largest value
-  return float_of(bits | 1u);
+  const double rounded = static_cast<double>(nearest);
+  const uint32_t inexact = rounded != value ? 1 : 0;
+  const uint32_t away = (rounded < 0 ? -rounded : rounded) > (value < 0 ? -value : value) ? 1 : 0;
+  return float_of((bits_of(nearest) - away) | inexact);  // towards zero: from infinity to the largest value
 }
 
 }  // namespace portllm

@@ -1,11 +1,11 @@
-// Merging where more than products is added, or into a dtype that the paths have no kernels for. Products come from
-// the path's accumulate; all else is computed here, without fused operations, so every path gives the same bits.
+// Merging a band of rows where more than products is added, or into a dtype that has no kernels of its own: products come
+// from the path's accumulate, all else from its element kernels.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
 
-#include "finish_scalar.h"
+#include "element_kernels.h"
 #include "parallel.h"
 #include "status.h"
 #include "tensor.h"
@@ -55,7 +55,8 @@ double dora_factor(float magnitude, double squares) {
 template <class Real>
 class StepMerge {
  public:
-  StepMerge(portllm_tensor &tensor, const Path &path, const Rows &rows) : tensor_(tensor), path_(path), rows_(rows) {}
+  StepMerge(portllm_tensor &tensor, const Path &path, const Rows &rows)
+      : tensor_(tensor), path_(path), kernels_(kernels_of(path)), rows_(rows) {}
 
   // Adds the rows' squares to those of each column in [first_panel, last_panel), row after row.
   void measure(uint64_t first_panel, uint64_t last_panel) {
@@ -65,10 +66,7 @@ class StepMerge {
       for (Step &step : tensor_.steps) {
         if (!step.by_columns) continue;
         bracket(place, step, w, u);
-        double *squares = &step.column_squares[place.col];
-        for (uint64_t i = place.skipped(); i < place.skipped() + place.to - place.from; i++) {
-          for (uint64_t j = 0; j < place.cols; j++) squares[j] += square(u.at[i][j]);
-        }
+        kernels_.add_column_squares(u, place.skipped(), place.skipped() + place.to - place.from, &step.column_squares[place.col]);
       }
     });
   }
@@ -104,8 +102,7 @@ class StepMerge {
   }
 
  private:
-  // Exact for float32, so that it does not matter whether a processor fuses it into the sum.
-  static double square(Real u) { return static_cast<double>(u) * static_cast<double>(u); }
+  static const ElementKernels<Real> &kernels_of(const Path &path);
 
   Tile tile_at(const Place &place, const Step &step) const {
     Tile tile{};
@@ -121,7 +118,7 @@ class StepMerge {
     if (!place.whole()) std::memset(&w, 0, sizeof w);
     for (uint64_t i = place.from; i < place.to; i++) {
       const uint8_t *from = rows_.w + (i - rows_.first) * tensor_.row_bytes + place.col * element_bytes(tensor_.dtype);
-      read_elements(tensor_.dtype, from, place.cols, w.at[i - place.group * kTileRows]);
+      kernels_.read(tensor_.dtype, from, place.cols, w.at[i - place.group * kTileRows]);
     }
   }
 
@@ -129,30 +126,23 @@ class StepMerge {
   void read_operand(const Place &place, uint64_t operand, uint64_t row, double *to) const {
     const int32_t dtype = tensor_.operand_dtypes[operand];
     const uint8_t *from = rows_.operands[operand] + (row - rows_.first) * tensor_.operand_row_bytes(operand) + place.col * element_bytes(dtype);
-    read_elements(dtype, from, place.cols, to);
+    path_.doubles->read(dtype, from, place.cols, to);
   }
 
   // W + scale * (left @ right), which DoRA normalises.
   void bracket(const Place &place, const Step &step, const TileOf<Real> &w, TileOf<Real> &u) const {
     TileValues product;
     path_.accumulate(tile_at(place, step), true, product);
-    for (uint64_t i = 0; i < kTileRows; i++) {
-      for (uint64_t j = 0; j < kTileCols; j++) u.at[i][j] = w.at[i][j] + static_cast<Real>(product.at[i][j]);
-    }
+    kernels_.bracket(w, product, u);
   }
 
   void row_factors(const Step &step, uint64_t band, uint64_t band_end, uint64_t panels, double *factors) {
-    squares_.assign((band_end - band_group_ * kTileRows + kTileRows) * kLanes, 0.0);
+    squares_.assign(rounded_up(band_end - band_group_ * kTileRows, kTileRows) * kLanes, 0.0);
     walk(tensor_, band, band_end, 0, panels, [&](const Place &place) {
       TileOf<Real> w, u;
       read_w(place, w);
       bracket(place, step, w, u);
-      for (uint64_t i = 0; i < kTileRows; i++) {
-        double *lanes = &squares_[((place.group - band_group_) * kTileRows + i) * kLanes];
-        for (uint64_t j = 0; j < kTileCols; j += kLanes) {
-          for (uint64_t l = 0; l < kLanes; l++) lanes[l] += square(u.at[i][j + l]);
-        }
-      }
+      kernels_.add_row_squares(u, reinterpret_cast<double(*)[kLanes]>(&squares_[(place.group - band_group_) * kTileRows * kLanes]));
     });
     for (uint64_t i = band; i < band_end; i++) {
       const uint64_t place = i - band_group_ * kTileRows;
@@ -175,8 +165,13 @@ class StepMerge {
       if (fresh) std::memset(&t, 0, sizeof t);
       fresh = false;
       if (step.kind == Step::kDora) {
+        TileOf<Real> u;
+        bracket(place, step, w, u);
+        const double *by_row = step.by_columns ? nullptr : &row_factors_[factors];
+        const double *by_column = step.by_columns ? &step.column_factors[place.col] : nullptr;
         given = tensor_.steps.size() == 1 && step.weight == 1;
-        add_dora(place, step, step.by_columns ? nullptr : &row_factors_[factors], given, w, t, y);
+        if (given) kernels_.normalise(w, u, by_row, by_column, t, y);
+        else kernels_.add_normalised(w, u, by_row, by_column, step.weight, t);
         if (!step.by_columns) factors += band_rows_;
       } else if (step.kind == Step::kDense) {
         add_dense(place, step, t);
@@ -194,65 +189,23 @@ class StepMerge {
     finish(place, t, given ? &y : nullptr);
   }
 
-  // Alone and with weight 1, `y` is the normalised bracket; otherwise what it adds to W goes into t.
-  void add_dora(const Place &place, const Step &step, const double *row_factors, bool alone, const TileOf<Real> &w, TileValues &t, TileOf<Real> &y) const {
-    TileOf<Real> u;
-    bracket(place, step, w, u);
-    for (uint64_t i = 0; i < kTileRows; i++) {
-      Real factor[kTileCols];
-      if (step.by_columns) {
-        for (uint64_t j = 0; j < kTileCols; j++) factor[j] = j < place.cols ? static_cast<Real>(step.column_factors[place.col + j]) : Real{0};
-      } else {
-        const uint64_t row = place.group * kTileRows + i;
-        std::fill(factor, factor + kTileCols, row >= place.from && row < place.to ? static_cast<Real>(row_factors[i]) : Real{0});
-      }
-      for (uint64_t j = 0; j < kTileCols; j++) {
-        const Real normalised = factor[j] * u.at[i][j];
-        const Real added = normalised - w.at[i][j];
-        if (alone) {
-          y.at[i][j] = normalised;
-          t.at[i][j] = static_cast<float>(added);
-        } else {
-          const float weighted = static_cast<float>(step.weight * static_cast<double>(added));
-          t.at[i][j] = t.at[i][j] + weighted;
-        }
-      }
-    }
-  }
-
   void add_dense(const Place &place, const Step &step, TileValues &t) const {
     for (uint64_t i = place.from; i < place.to; i++) {
-      double value[kTileCols], base[kTileCols];
-      float *row = t.at[i - place.group * kTileRows];
+      double value[kTileCols] = {}, base[kTileCols] = {};
       read_operand(place, step.first_operand, i, value);
-      if (step.base_dtype != -1) {
-        read_operand(place, step.first_operand + 1, i, base);
-        for (uint64_t j = 0; j < place.cols; j++) value[j] = value[j] - base[j];
-      }
-      for (uint64_t j = 0; j < place.cols; j++) {
-        const float weighted = static_cast<float>(step.scale * value[j]);
-        row[j] = row[j] + weighted;
-      }
+      if (step.base_dtype != -1) read_operand(place, step.first_operand + 1, i, base);
+      kernels_.add_dense(step.scale, value, step.base_dtype != -1 ? base : nullptr, t.at[i - place.group * kTileRows]);
     }
   }
 
   void replace(const Place &place, const Step &step, const TileOf<Real> &w, TileValues &t, TileOf<Real> &y) const {
     std::memset(&y, 0, sizeof y);
     for (uint64_t i = place.from; i < place.to; i++) {
-      double value[kTileCols];
+      double value[kTileCols] = {};
       const uint64_t row = i - place.group * kTileRows;
       read_operand(place, step.first_operand, i, value);
-      for (uint64_t j = 0; j < place.cols; j++) {
-        t.at[row][j] = static_cast<float>(value[j] - static_cast<double>(w.at[row][j]));
-        y.at[row][j] = to_round(value[j]);
-      }
+      kernels_.replace(tensor_.dtype, value, w.at[row], t.at[row], y.at[row]);
     }
-  }
-
-  // A value that `finish` rounds to the target's dtype as if it were rounded once.
-  Real to_round(double value) const {
-    if (std::is_same<Real, double>::value || tensor_.dtype == PORTLLM_F32) return static_cast<Real>(value);
-    return static_cast<Real>(to_odd(value));
   }
 
   void finish_tile(const Tile &tile, const TileValues &t, const TileOf<Real> *y) const;
@@ -294,6 +247,7 @@ class StepMerge {
 
   portllm_tensor &tensor_;
   const Path &path_;
+  const ElementKernels<Real> &kernels_;
   const Rows &rows_;
   bool stream_ = false;
   uint64_t band_group_ = 0;
@@ -305,15 +259,20 @@ class StepMerge {
 };
 
 template <>
-void StepMerge<double>::finish_tile(const Tile &tile, const TileValues &t, const TileOf<double> *y) const {
-  finish_scalar<ElementF64>(tile, t, y);
-}
+const ElementKernels<float> &StepMerge<float>::kernels_of(const Path &path) { return *path.floats; }
+
+template <>
+const ElementKernels<double> &StepMerge<double>::kernels_of(const Path &path) { return *path.doubles; }
 
 template <>
 void StepMerge<float>::finish_tile(const Tile &tile, const TileValues &t, const TileOf<float> *y) const {
-  if (tensor_.dtype == PORTLLM_F8_E4M3) finish_scalar<ElementF8E4M3>(tile, t, y);
-  else if (tensor_.dtype == PORTLLM_F8_E5M2) finish_scalar<ElementF8E5M2>(tile, t, y);
-  else path_.finish[tensor_.dtype](tile, t, y);
+  if (tensor_.dtype <= PORTLLM_BF16) path_.finish[tensor_.dtype](tile, t, y);
+  else kernels_.finish(tensor_.dtype, tile, t, y);
+}
+
+template <>
+void StepMerge<double>::finish_tile(const Tile &tile, const TileValues &t, const TileOf<double> *y) const {
+  kernels_.finish(tensor_.dtype, tile, t, y);
 }
 
 }  // namespace

@@ -48,6 +48,9 @@ struct Tile {
   bool stream;          // out is 64-byte aligned, large, and not read again soon
 };
 
+template <class Real>
+struct ElementKernels;
+
 // Kernels of one path. Arrays are indexed by portllm_dtype: F32, F16, BF16.
 struct Path {
   // t = t + each product of the tile (at least one), in order; with `fresh`, t is +0 before.
@@ -56,6 +59,9 @@ struct Path {
   void (*finish[3])(const Tile &, const TileValues &t, const TileValues *y);
   // The two in one for `count` tiles side by side, for tensors to which only products are added.
   void (*merge[3])(const Tile &first, uint64_t count);
+  // Everything else (element_kernels.h).
+  const ElementKernels<float> *floats;
+  const ElementKernels<double> *doubles;
   double (*fma_burst)();  // runs a fixed number of fused multiply-adds and returns that number
 };
 

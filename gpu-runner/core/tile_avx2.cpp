@@ -4,11 +4,15 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include "element_kernels.h"
+#include "elements.h"
 #include "float_formats.h"
 #include "tile.h"
 
 #define PORTLLM_TARGET "avx2,fma,f16c"
 #include "target_begin.h"
+
+#include "element_kernels_body.h"
 
 namespace portllm {
 namespace {
@@ -209,6 +213,8 @@ const Path kAvx2Path = {
     accumulate,
     {finish<F32>, finish<F16>, finish<BF16>},
     {merge<F32>, merge<F16>, merge<BF16>},
+    &kFloatKernels,
+    &kDoubleKernels,
     fma_burst,
 };
 

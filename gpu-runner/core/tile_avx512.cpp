@@ -4,11 +4,15 @@
 
 #include <utility>
 
+#include "element_kernels.h"
+#include "elements.h"
 #include "float_formats.h"
 #include "tile.h"
 
 #define PORTLLM_TARGET "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"
 #include "target_begin.h"
+
+#include "element_kernels_body.h"
 
 #include "tile_avx512.h"
 
@@ -18,6 +22,8 @@ const Path kAvx512Path = {
     accumulate,
     {finish<F32>, finish<F16>, finish<BF16>},
     {merge<F32>, merge<F16>, merge<BF16>},
+    &kFloatKernels,
+    &kDoubleKernels,
     fma_burst,
 };
 

@@ -5,11 +5,15 @@
 
 #include <utility>
 
+#include "element_kernels.h"
+#include "elements.h"
 #include "float_formats.h"
 #include "tile.h"
 
 #define PORTLLM_TARGET "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma"
 #include "target_begin.h"
+
+#include "element_kernels_body.h"
 
 #include "tile_avx512.h"
 
@@ -34,6 +38,8 @@ const Path kAvx512Bf16Path = {
     accumulate,
     {finish<F32>, finish<F16>, finish<NativeBF16>},
     {merge<F32>, merge<F16>, merge<NativeBF16>},
+    &kFloatKernels,
+    &kDoubleKernels,
     fma_burst,
 };
 

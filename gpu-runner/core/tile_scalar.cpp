@@ -3,8 +3,11 @@
 #include <cmath>
 #include <cstring>
 
-#include "finish_scalar.h"
+#include "element_kernels.h"
+#include "elements.h"
 #include "tile.h"
+
+#include "element_kernels_body.h"
 
 namespace portllm {
 namespace {
@@ -37,7 +40,7 @@ void merge(const Tile &first, uint64_t count) {
   Tile tile = first;
   for (uint64_t n = 0; n < count; n++) {
     accumulate(tile, true, t);
-    finish_scalar<Element>(tile, t, nullptr);
+    finish_elements<Element>(tile, t, nullptr);
     tile.col_panel++;
     tile.w += kTileCols * sizeof(typename Element::Storage);
     tile.out += kTileCols * sizeof(typename Element::Storage);
@@ -58,8 +61,10 @@ double fma_burst() {
 
 const Path kScalarPath = {
     accumulate,
-    {finish_scalar<ElementF32>, finish_scalar<ElementF16>, finish_scalar<ElementBF16>},
+    {finish_elements<ElementF32>, finish_elements<ElementF16>, finish_elements<ElementBF16>},
     {merge<ElementF32>, merge<ElementF16>, merge<ElementBF16>},
+    &kFloatKernels,
+    &kDoubleKernels,
     fma_burst,
 };
 
