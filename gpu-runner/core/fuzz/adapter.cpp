@@ -100,7 +100,19 @@ void merge_wrongly(FuzzedDataProvider &in, const Recipe &recipe, const std::vect
                PORTLLM_INVALID, "refuse operands that do not agree with the rows");
   }
   if (portllm_tensor_measures(made.tensor)) {
-    expect(portllm_tensor_measure(made.tensor, PORTLLM_SCALAR, 1, first ? first : 1, count, w.data(), w.size(), message, sizeof message) == PORTLLM_INVALID, "refuse to measure out of order");
+    Made fresh;
+    make(recipe, fresh);
+    const std::vector<uint8_t> row(w.begin(), w.begin() + row_bytes);
+    const auto measure = [&](uint64_t at) { return portllm_tensor_measure(fresh.tensor, PORTLLM_SCALAR, 1, at, 1, row.data(), row.size(), message, sizeof message); };
+    out.resize(row_bytes);
+    expect(recipe.rows == 1 || measure(1) == PORTLLM_INVALID, "refuse to measure the second row first");
+    for (uint64_t at = 0; at < recipe.rows; at++) {
+      native.clear();
+      for (const std::vector<uint8_t> &operand : operands) native.push_back({operand.data(), operand.size() / recipe.rows});
+      expect(portllm_tensor_merge(fresh.tensor, PORTLLM_SCALAR, 1, 1, 0, 1, row.data(), row.size(), out.data(), out.size(), native.data(), native.size(), message, sizeof message) ==
+                 PORTLLM_INVALID, "refuse to merge before all rows are measured");
+      expect(measure(at) == PORTLLM_OK && measure(at) == PORTLLM_INVALID, "measure each row once");
+    }
   }
 }
 

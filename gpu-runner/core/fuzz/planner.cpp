@@ -111,8 +111,8 @@ Rows rows_of(FuzzedDataProvider &in, const SourceFile &file, std::optional<std::
     const uint64_t skipped = count ? in.ConsumeIntegralInRange<uint64_t>(0, count - 1) : 0;
     rows = {stored.number, stored.begin + skipped * cols * (stored.number < 0 ? 1 : portllm::element_bytes(stored.number)), count ? in.ConsumeIntegralInRange<uint64_t>(1, count - skipped) : 1, cols};
   }
-  switch (in.ConsumeIntegral<uint8_t>()) {
-    case 1: rows.offset = in.ConsumeIntegral<uint64_t>(); break;
+  switch (in.ConsumeIntegral<uint8_t>() % 64) {
+    case 1: rows.offset = hostile_number(in); break;
     case 2: rows.offset += in.ConsumeIntegralInRange<int8_t>(-9, 9); break;
     case 3: rows.rows += in.ConsumeIntegralInRange<uint64_t>(0, 3); break;
     case 4: std::swap(rows.rows, rows.cols); break;
@@ -187,13 +187,13 @@ Planned planned_of(FuzzedDataProvider &in, const SourceFile &source, const Sourc
     planned.segment.length = rows.rows * rows.cols * portllm::element_bytes(rows.dtype);
     operands.insert(operands.end(), planned.operands.begin(), planned.operands.end());
   }
-  switch (in.ConsumeIntegral<uint8_t>()) {
-    case 1: planned.segment.kind = in.ConsumeIntegral<uint64_t>(); break;
-    case 2: planned.segment.source_offset = in.ConsumeIntegral<uint64_t>(); break;
-    case 3: planned.segment.destination_offset = in.ConsumeIntegral<uint64_t>(); break;
-    case 4: planned.segment.length = in.ConsumeIntegral<uint64_t>(); break;
+  switch (in.ConsumeIntegral<uint8_t>() % 64) {
+    case 1: planned.segment.kind = hostile_number(in); break;
+    case 2: planned.segment.source_offset = hostile_number(in); break;
+    case 3: planned.segment.destination_offset = hostile_number(in); break;
+    case 4: planned.segment.length = hostile_number(in); break;
     case 5: planned.segment.tensor = nullptr; break;
-    case 6: planned.segment.first_operand = in.ConsumeIntegral<uint64_t>(); break;
+    case 6: planned.segment.first_operand = hostile_number(in); break;
     case 7: planned.segment.first_operand += 1; break;
     case 8: planned.segment.length += in.ConsumeIntegralInRange<int8_t>(-9, 9); break;
     case 9: planned.segment.destination_offset -= in.ConsumeIntegralInRange<uint64_t>(0, planned.segment.destination_offset); break;

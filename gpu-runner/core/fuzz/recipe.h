@@ -33,10 +33,22 @@ inline void expect_outcome(int32_t status, Outcome outcome, const char *message,
   expect((status == PORTLLM_OK) == (message[0] == 0), "a sentence for every refusal", what);
 }
 
+// Small, or such that sums and products with it pass 2^64.
+inline uint64_t hostile_number(FuzzedDataProvider &in) {
+  const auto small = in.ConsumeIntegralInRange<uint64_t>(0, 200);
+  switch (in.ConsumeIntegral<uint8_t>() % 5) {
+    case 0: return small;
+    case 1: return 0 - small;
+    case 2: return UINT64_MAX / (1 + small) + 1;
+    case 3: return (1ull << (small % 64)) + small % 3 - 1;
+    default: return in.ConsumeIntegral<uint64_t>();
+  }
+}
+
 // Mostly 1 to `most`, sometimes anything.
 inline uint64_t size_of(FuzzedDataProvider &in, uint64_t most) {
   const auto pick = in.ConsumeIntegral<uint8_t>();
-  return pick == 255 ? in.ConsumeIntegral<uint64_t>() : pick == 254 ? 0 : 1 + pick % most;
+  return pick == 255 ? hostile_number(in) : pick == 254 ? 0 : 1 + pick % most;
 }
 
 inline Content content_of(FuzzedDataProvider &in) {
@@ -87,15 +99,15 @@ inline Matrix matrix_of(FuzzedDataProvider &in, uint64_t rows, uint64_t cols) {
   offset = (layout >> 4) % spread;
   if (rows < 4096 && cols < 4096) count = std::min<uint64_t>(rows * cols * spread, 1 << 16);
   Matrix matrix{elements(dtype, count, content_of(in), in.ConsumeIntegral<uint16_t>()), offset, row_stride, col_stride, dtype};
-  switch (in.ConsumeIntegral<uint8_t>()) {
+  switch (in.ConsumeIntegral<uint8_t>() % 32) {
     case 1: matrix.bytes.resize(in.ConsumeIntegralInRange<uint64_t>(0, matrix.bytes.size())); break;
-    case 2: matrix.offset = in.ConsumeIntegral<uint64_t>(); break;
-    case 3: matrix.row_stride = in.ConsumeIntegral<uint64_t>(); break;
-    case 4: matrix.col_stride = in.ConsumeIntegral<uint64_t>(); break;
+    case 2: matrix.offset = hostile_number(in); break;
+    case 3: matrix.row_stride = hostile_number(in); break;
+    case 4: matrix.col_stride = hostile_number(in); break;
     case 5: matrix.dtype = in.ConsumeIntegralInRange<int32_t>(-2, 8); break;
     case 6: matrix.offset += in.ConsumeIntegralInRange<uint64_t>(0, 3); break;
-    case 7: matrix.row_stride = in.ConsumeIntegralInRange<uint64_t>(0, 9); break;
-    case 8: matrix.col_stride = in.ConsumeIntegralInRange<uint64_t>(0, 9); break;
+    case 7: matrix.row_stride = matrix.col_stride = 0; break;
+    case 8: matrix.bytes.resize(matrix.bytes.size() / 2), matrix.col_stride = in.ConsumeIntegralInRange<uint64_t>(0, 1); break;
   }
   // Of exactly their size, so that reading one byte more is seen.
   matrix.bytes.shrink_to_fit();
