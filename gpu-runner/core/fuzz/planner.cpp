@@ -222,76 +222,114 @@ bool is_sound(const Planned &planned, const SourceFile &source, const std::vecto
   return segment.first_operand <= operands.size() - dtypes.size();
 }
 
-}  // namespace
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  FuzzedDataProvider in(data, size);
-  const SourceFile source(in), other(in);
+// What one file is to receive, and what it must hold afterwards if everything is sound.
+struct Output {
+  const SourceFile *source;
   File destination;
-  destination.write(std::vector<uint8_t>(in.ConsumeIntegralInRange<size_t>(0, 40), 0xee));
-
   std::vector<Planned> plan;
-  std::vector<Place> operands;
-  uint64_t at = 0;
-  const auto count = in.ConsumeIntegralInRange<size_t>(0, 5);
-  for (size_t s = 0; s < count; s++) {
-    plan.push_back(planned_of(in, source, other, at, operands));
-    at = plan.back().segment.destination_offset + plan.back().segment.length;
-  }
   std::vector<portllm_segment> segments;
-  std::vector<portllm_operand> places;
-  for (const Planned &planned : plan) segments.push_back(planned.segment);
-  for (const Place &place : operands) places.push_back({place.file->source, place.offset});
+  std::vector<uint8_t> expected;
+  std::vector<std::optional<Merged>> merged;
 
-  bool sound = true;
-  uint64_t written = 0;
-  for (const Planned &planned : plan) {
-    sound = sound && is_sound(planned, source, operands) && planned.segment.destination_offset >= written;
-    written = planned.segment.destination_offset + planned.segment.length;
+  bool is_sound(const std::vector<Place> &operands) const {
+    uint64_t written = 0;
+    for (const Planned &planned : plan) {
+      if (!::is_sound(planned, *source, operands) || planned.segment.destination_offset < written) return false;
+      written = planned.segment.destination_offset + planned.segment.length;
+    }
+    return true;
   }
-  // A file that would need petabytes of zeros is sound too, but not to be compared.
-  if (sound && written > 1 << 20) return 0;
 
-  std::vector<uint8_t> expected = destination.read();
-  std::vector<std::optional<Merged>> merged(plan.size());
-  if (sound) {
+  uint64_t end() const { return plan.empty() ? 0 : plan.back().segment.destination_offset + plan.back().segment.length; }
+
+  // Segment after segment, each as a whole.
+  void write_plainly(const std::vector<Place> &operands) {
+    const auto range = [](const SourceFile &file, uint64_t offset, uint64_t length) {
+      return std::vector<uint8_t>(file.bytes.begin() + offset, file.bytes.begin() + offset + length);
+    };
     for (size_t s = 0; s < plan.size(); s++) {
-      const Planned &planned = plan[s];
-      const portllm_segment &segment = planned.segment;
-      const auto range = [](const SourceFile &file, uint64_t offset, uint64_t length) {
-        return std::vector<uint8_t>(file.bytes.begin() + offset, file.bytes.begin() + offset + length);
-      };
-      std::vector<uint8_t> bytes = range(source, segment.source_offset, segment.length);
+      const portllm_segment &segment = plan[s].segment;
+      std::vector<uint8_t> bytes = range(*source, segment.source_offset, segment.length);
       if (segment.kind == PORTLLM_MERGE) {
+        const Recipe &recipe = *plan[s].recipe;
         std::vector<std::vector<uint8_t>> rows;
-        for (size_t k = 0; k < planned.made->operands.size(); k++) {
+        for (size_t k = 0; k < plan[s].made->operands.size(); k++) {
           const Place &place = operands[segment.first_operand + k];
-          rows.push_back(range(*place.file, place.offset, planned.recipe->rows * planned.recipe->cols * portllm::element_bytes(planned.made->operands[k])));
+          rows.push_back(range(*place.file, place.offset, recipe.rows * recipe.cols * portllm::element_bytes(plan[s].made->operands[k])));
         }
-        merged[s] = merged_plainly(*planned.recipe, bytes, rows);
+        merged[s] = merged_plainly(recipe, bytes, rows);
         bytes = merged[s]->bytes;
       }
       expected.resize(std::max<uint64_t>(expected.size(), segment.destination_offset + segment.length));
       std::copy(bytes.begin(), bytes.end(), expected.begin() + segment.destination_offset);
     }
   }
+};
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  FuzzedDataProvider in(data, size);
+  const SourceFile source(in), other(in);
+  std::vector<std::unique_ptr<Output>> outputs;
+  std::vector<Place> operands;
+  const size_t count = in.ConsumeIntegralInRange<size_t>(1, 2);
+  for (size_t o = 0; o < count; o++) {
+    outputs.push_back(std::make_unique<Output>());
+    Output &output = *outputs.back();
+    output.source = in.ConsumeBool() ? &source : &other;
+    output.destination.write(std::vector<uint8_t>(in.ConsumeIntegralInRange<size_t>(0, 40), 0xee));
+    for (size_t segments = in.ConsumeIntegralInRange<size_t>(0, 4); segments > 0; segments--) {
+      const uint64_t at = output.end();
+      output.plan.push_back(planned_of(in, *output.source, o ? source : other, at, operands));
+      output.segments.push_back(output.plan.back().segment);
+    }
+    output.expected = output.destination.read();
+    output.merged.resize(output.plan.size());
+  }
+
+  std::vector<portllm_operand> places;
+  for (const Place &place : operands) places.push_back({place.file->source, place.offset});
+  std::vector<portllm_output> native;
+  for (const auto &output : outputs) native.push_back({output->source->source, output->destination.descriptor, output->segments.data(), output->segments.size()});
+  bool sound = std::all_of(outputs.begin(), outputs.end(), [&](const auto &output) { return output->is_sound(operands); });
+  switch (in.ConsumeIntegral<uint8_t>() % 64) {
+    case 1: native.back().destination = in.ConsumeBool() ? -1 : static_cast<int64_t>(1) << 32; sound = false; break;
+    case 2: native.back().source = reinterpret_cast<const portllm_source *>(&source); sound = false; break;
+    case 3: native.push_back(native.back()); sound = false; break;
+    case 4: native.back().destination = native.back().source == source.source ? source.file.descriptor : other.file.descriptor; sound = false; break;
+  }
+  // A file that would need petabytes of zeros is sound too, but not to be compared.
+  for (const auto &output : outputs) {
+    if (sound && output->end() > 1 << 20) return 0;
+    if (sound) output->write_plainly(operands);
+  }
 
   const auto threads = in.ConsumeIntegralInRange<uint32_t>(1, 4);
+  const auto keep = in.ConsumeIntegralInRange<int32_t>(PORTLLM_KEEP_NOTHING, PORTLLM_KEEP_COUNT);
   int32_t path = in.ConsumeIntegralInRange<int32_t>(0, 7);
   while (!portllm_path_supported(path)) path--;
   portllm_control control{};
   char message[512];
-  const int32_t status = portllm_write_segments(source.source, destination.descriptor, segments.data(), segments.size(), places.data(), places.size(), path, threads, &control, message, sizeof message);
+  const int32_t status = portllm_write_segments(native.data(), native.size(), places.data(), places.size(), path, threads, keep, &control, message, sizeof message);
+  // A file that cannot be asked what it is.
+  if (!sound && status == PORTLLM_IO) return 0;
   expect_outcome(status, sound ? kMade : kInvalid, message, "portllm_write_segments");
-  expect(destination.read() == expected, sound ? "the segments where they belong" : "a destination that is as it was");
-  for (size_t s = 0; s < plan.size(); s++) {
-    portllm_figures figures{};
-    if (!merged[s]) continue;
-    expect_outcome(portllm_tensor_figures(plan[s].segment.tensor, &figures, message, sizeof message), kMade, message, "portllm_tensor_figures");
-    expect(std::memcmp(&figures, &merged[s]->figures, sizeof figures) == 0, "the figures of the tensor as a whole");
-  }
   uint64_t total = 0;
-  for (const portllm_segment &segment : segments) total += segment.length;
+  for (const auto &output : outputs) {
+    expect(output->destination.read() == output->expected, sound ? "the segments where they belong" : "a destination that is as it was");
+    for (size_t s = 0; s < output->plan.size(); s++) {
+      total += output->segments[s].length;
+      portllm_figures figures{};
+      if (!output->merged[s]) continue;
+      portllm_figures wanted = output->merged[s]->figures;
+      if (keep == PORTLLM_KEEP_NOTHING) wanted = {};
+      if (keep == PORTLLM_KEEP_COUNT) wanted = {0, 0, 0, wanted.non_finite};
+      expect_outcome(portllm_tensor_figures(output->segments[s].tensor, &figures, message, sizeof message), kMade, message, "portllm_tensor_figures");
+      expect(std::memcmp(&figures, &wanted, sizeof figures) == 0, "the figures of the tensor as a whole");
+    }
+  }
+  expect(source.file.read() == source.bytes && other.file.read() == other.bytes, "sources that are as they were");
   if (sound) expect(control.bytes_done == total, "a count of the bytes written");
   return 0;
 }
