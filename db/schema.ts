@@ -180,7 +180,8 @@ export const derivations = pgTable('derivations', {
 
 export interface DerivationReceipt {
   engine: { name: string; version: string; path: string }
-  tensors: { name: string; digest: string; patchNorm: number; realisedNorm: number }[]
+  /** `paths`: what computed it, where that was recorded. */
+  tensors: { name: string; digest: string; patchNorm: number; realisedNorm: number; paths?: string[] }[]
   /** Seconds from claim to completion. */
   seconds: number
 }

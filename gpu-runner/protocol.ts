@@ -128,6 +128,8 @@ export interface MergedTensor {
   /** Frobenius norm of what was asked to be added, and of what rounding left of it. */
   readonly patchNorm: number
   readonly realisedNorm: number
+  /** The core's paths that computed it: usually the engine's, the processor's for what a GPU path cannot merge. */
+  readonly paths: readonly string[]
 }
 
 export interface Engine { readonly name: string; readonly version: string; readonly path: string }

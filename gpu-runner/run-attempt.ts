@@ -34,7 +34,7 @@ export async function runAttempt({ claim, client, log, stop }: { claim: Claim; c
   let progress: Progress | null = null
   const heart = beat({ claim, client, log, lost, ended: ended.signal, progress: () => progress })
   try {
-    const result = await work(claim, { signal, report: (now) => void (progress = now) })
+    const result = await work(claim, log, { signal, report: (now) => void (progress = now) })
     await client.complete(result)
     log.info({ seconds: (performance.now() - started) / 1000, rejected: 'rejection' in result }, 'job completed')
   } catch (error) {
@@ -45,10 +45,10 @@ export async function runAttempt({ claim, client, log, stop }: { claim: Claim; c
   }
 }
 
-async function work(claim: Claim, context: Omit<JobContext, 'core'>): Promise<JobResult> {
+async function work(claim: Claim, log: Log, context: Omit<JobContext, 'core'>): Promise<JobResult> {
   const spec = jobSpec.safeParse(claim.spec)
   if (!spec.success) throw new JobFailure('invalid_spec', 'This runner does not understand the job: runner and registry may be of different versions.', true)
-  const core = await openCore()
+  const core = await openCore(log)
   switch (spec.data.kind) {
     case 'ingest': return runIngest(spec.data, { ...context, core })
     case 'merge': return runMerge(spec.data, { ...context, core })
@@ -56,9 +56,14 @@ async function work(claim: Claim, context: Omit<JobContext, 'core'>): Promise<Jo
   }
 }
 
-async function openCore(): Promise<Core> {
+let announcedGpu: string | null = null
+
+async function openCore(log: Log): Promise<Core> {
   try {
-    return await loadCore()
+    const core = await loadCore({ gpu: true })
+    if (core.gpu !== announcedGpu) log.info({ path: core.path }, core.gpu ?? '')
+    announcedGpu = core.gpu
+    return core
   } catch (error) {
     throw new JobFailure('core_unavailable', `The merge core of this runner does not load: ${error instanceof Error ? error.message : String(error)}`, true)
   }

@@ -22,7 +22,7 @@ Options:
 Environment:
   PORTLLM_REGISTRY      address of the registry, such as http://127.0.0.1:8080
   PORTLLM_RUNNER_TOKEN  a token with the scope "runner"
-  PORTLLM_CORE_PATH     scalar, avx2, avx512, avx512bf16 or neon, instead of the processor's best
+  PORTLLM_CORE_PATH     scalar, avx2, avx512, avx512bf16, neon or cuda, instead of the best (docs/cuda.md)
 
 SIGTERM and SIGINT give the job back to the queue before the process ends. Exit codes: 0 no more work or stopped,
 1 the registry refuses this runner, 2 wrong usage.

@@ -20,8 +20,8 @@ export function createLocalLauncher({ registryUrl, token, logFolder }: { registr
 
   function start(): void {
     const log = createWriteStream(join(logFolder, 'runner.log'), { flags: 'a' })
-    const { PATH, HOME, TMPDIR, CXX, PORTLLM_CORE_PATH } = process.env
-    const env = Object.fromEntries(Object.entries({ PATH, HOME, TMPDIR, CXX, PORTLLM_CORE_PATH, PORTLLM_REGISTRY: registryUrl, PORTLLM_RUNNER_TOKEN: token }).filter(([, value]) => value !== undefined))
+    const { PATH, HOME, TMPDIR, CXX, PORTLLM_CORE_PATH, PORTLLM_CUDA_HELPER, CUDA_VISIBLE_DEVICES } = process.env
+    const env = Object.fromEntries(Object.entries({ PATH, HOME, TMPDIR, CXX, PORTLLM_CORE_PATH, PORTLLM_CUDA_HELPER, CUDA_VISIBLE_DEVICES, PORTLLM_REGISTRY: registryUrl, PORTLLM_RUNNER_TOKEN: token }).filter(([, value]) => value !== undefined))
     // Its standard input is a pipe from us: it closes when this process dies, however it dies.
     const started = spawn(process.execPath, [RUNNER, '--idle-seconds', String(IDLE_SECONDS), '--with-parent'], { env, stdio: ['pipe', 'pipe', 'pipe'] })
     started.stdout.pipe(log, { end: false })

@@ -75,7 +75,7 @@ async function compile(library: string): Promise<void> {
   )
 }
 
-function run(command: string, args: readonly string[]): Promise<'missing' | { status: number | null; output: string }> {
+export function run(command: string, args: readonly string[]): Promise<'missing' | { status: number | null; output: string }> {
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] })
     let output = ''

@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os'
 import type { Dtype } from '../../patch/dtype.ts'
 import type { TensorInfo } from '../../patch/safetensors.ts'
 import { openAnalysisLibrary } from './analysis-library.ts'
+import { startCuda, tryCuda } from './cuda.ts'
 import { initialFactors, type InitialFactors, type InitialFactorsSpec } from './initial-factors.ts'
 import { CORE_DTYPES, CoreError, openLibrary, PATHS, type CorePath, type Library } from './library.ts'
 import type { MergedFile, MergedFileSpec } from './merged-file.ts'
@@ -19,6 +20,8 @@ export type { Contribution, FactorBytes, MergeFigures, StoredNumbers, TensorMerg
 export interface Core {
   /** Instruction set in use; the output does not depend on it. */
   readonly path: CorePath
+  /** Which GPUs are used, or why none is; null where none was asked for. */
+  readonly gpu: string | null
   /** Version of the native interface and its rules, such as `2 lora-f32/1 dora-f32/1`. */
   readonly version: string
   readonly threads: number
@@ -48,6 +51,8 @@ export interface Core {
 export interface CoreOptions {
   /** Overrides PORTLLM_CORE_PATH and the choice by processor. */
   readonly path?: CorePath
+  /** Use GPUs where the CUDA helper is built and this machine has a driver, unless a path is named. Default false. */
+  readonly gpu?: boolean
   /** Threads per call; default: all processors. */
   readonly threads?: number
 }
@@ -55,41 +60,54 @@ export interface CoreOptions {
 /**
  * Loads the merge core, compiling it first where needed.
  *
- * @throws Error where PORTLLM_CORE_PATH is unknown or the processor cannot run it, or without a C++ compiler.
+ * @throws Error where PORTLLM_CORE_PATH is unknown or this machine cannot run it, or without a C++ compiler.
  */
 export async function loadCore(options: CoreOptions = {}): Promise<Core> {
   const library = await openLibrary()
   const analysisLibrary = await openAnalysisLibrary()
-  const path = choosePath(library, options.path)
   const threads = options.threads ?? availableParallelism()
   if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
     throw new CoreError('invalid', `threads is ${threads}: a whole number from 1 to 1024 is needed`)
   }
+  const { path, gpu } = await choosePath(library, options)
+  const engine = { library, path, processorPath: processorPath(library), threads }
   return {
     path,
+    gpu,
     version: library.version(),
     threads,
-    tensor: (spec, tensorOptions) => openTensor({ library, path, threads }, spec, tensorOptions),
-    analysis: (spec) => openAnalysis({ library, path, threads }, analysisLibrary, spec),
-    initialFactors: (spec) => initialFactors({ library, path, threads }, spec),
+    tensor: (spec, tensorOptions) => openTensor(engine, spec, tensorOptions),
+    analysis: (spec) => openAnalysis({ ...engine, path: engine.processorPath }, analysisLibrary, spec),
+    initialFactors: (spec) => initialFactors(engine, spec),
     countNonFinite: async (bytes, dtype) => countNonFinite(library, bytes, dtype),
     readHeader: (bytes, fileSize) => library.readHeader(bytes, fileSize),
-    writeMergedFiles: (job) => writeMergedFiles({ library, path, threads }, job),
-    writeMergedFile: async (job) => (await writeMergedFiles({ library, path, threads }, { ...job, files: [job] })).files[0]!,
+    writeMergedFiles: (job) => writeMergedFiles(engine, job),
+    writeMergedFile: async (job) => (await writeMergedFiles(engine, { ...job, files: [job] })).files[0]!,
   }
 }
 
-function choosePath(library: Library, asked: CorePath | undefined): CorePath {
-  const wanted = asked ?? process.env.PORTLLM_CORE_PATH
-  const known = Object.keys(PATHS) as CorePath[]
-  if (wanted === undefined || wanted === '') return known.findLast((path) => library.supports(path))!
-  const path = known.find((name) => name === wanted)
-  if (!path) throw new CoreError('unsupported', `PORTLLM_CORE_PATH is "${wanted}": expected ${known.join(', ')}, or unset for the best`)
+const KNOWN = Object.keys(PATHS) as CorePath[]
+
+function processorPath(library: Library): CorePath {
+  return KNOWN.findLast((path) => path !== 'cuda' && library.supports(path))!
+}
+
+/** A path that is asked for is used or refused; nothing takes its place. */
+async function choosePath(library: Library, options: CoreOptions): Promise<{ path: CorePath; gpu: string | null }> {
+  const wanted = options.path ?? process.env.PORTLLM_CORE_PATH
+  if (wanted === undefined || wanted === '') {
+    if (!options.gpu) return { path: processorPath(library), gpu: null }
+    const { started, note } = await tryCuda(library)
+    return { path: started ? 'cuda' : processorPath(library), gpu: note }
+  }
+  const path = KNOWN.find((name) => name === wanted)
+  if (!path) throw new CoreError('unsupported', `PORTLLM_CORE_PATH is "${wanted}": expected ${KNOWN.join(', ')}, or unset for the best`)
+  if (path === 'cuda') return { path, gpu: await startCuda(library) }
   if (!library.supports(path)) {
-    const usable = known.filter((name) => library.supports(name))
+    const usable = KNOWN.filter((name) => library.supports(name))
     throw new CoreError('unsupported', `this processor cannot run the core's path "${path}": it can run ${usable.join(', ')}`)
   }
-  return path
+  return { path, gpu: null }
 }
 
 async function countNonFinite(library: Library, bytes: Uint8Array, dtype: Dtype): Promise<number> {

@@ -4,14 +4,14 @@ import type { TensorInfo } from '../../patch/safetensors.ts'
 import { buildCore } from './build.ts'
 
 /** Numbers of portllm_core.h. */
-export const PATHS = { scalar: 0, avx2: 1, avx512: 2, avx512bf16: 3, neon: 4 } as const
+export const PATHS = { scalar: 0, avx2: 1, avx512: 2, avx512bf16: 3, neon: 4, cuda: 16 } as const
 export type CorePath = keyof typeof PATHS
 
 export const CORE_DTYPES: Partial<Record<Dtype, number>> = {
   F32: 0, F16: 1, BF16: 2, F64: 3, F8_E4M3: 4, F8_E5M2: 5, F8_E8M0: 6,
 }
 
-const STATUSES = ['ok', 'invalid', 'unsupported', 'nonfinite', 'memory', 'io', 'cancelled', 'undetermined'] as const
+const STATUSES = ['ok', 'invalid', 'unsupported', 'nonfinite', 'memory', 'io', 'cancelled', 'undetermined', 'device'] as const
 export type CoreStatus = Exclude<(typeof STATUSES)[number], 'ok'>
 
 /** A refusal of the core: `status` is the kind, `message` the sentence that it gave. */
@@ -36,6 +36,10 @@ const MESSAGE_SIZE = 512
 export interface Library {
   version(): string
   supports(path: CorePath): boolean
+  /** Whether `path` can merge this tensor: every path of the processor can. */
+  computes(tensor: TensorHandle, path: CorePath): boolean
+  /** Starts the CUDA helper, or starts it anew, and names its GPUs. */
+  startCuda(helper: string): Promise<string>
   createTensor(dtype: number, rows: number, cols: number): TensorHandle
   addProduct(tensor: TensorHandle, product: NativeProduct): void
   addDora(tensor: TensorHandle, product: NativeProduct, magnitude: NativeVector, axis: number, weight: number): void
@@ -115,6 +119,8 @@ function bind(file: string): Library {
 
   const version = handle.func('portllm_version', 'str', [])
   const supported = handle.func('portllm_path_supported', 'int32_t', ['int32_t'])
+  const computes = handle.func('portllm_tensor_supported', 'int32_t', [tensorPointer, 'int32_t'])
+  const startCuda = failing('portllm_cuda_start', ['str', memory, 'size_t'])
   const create = failing('portllm_tensor_create', ['int32_t', 'uint64_t', 'uint64_t', koffi.out(koffi.pointer(tensorPointer))])
   const addProduct = failing('portllm_tensor_add_product', [tensorPointer, matrix, matrix, 'uint64_t', 'float'])
   const addDora = failing('portllm_tensor_add_dora', [tensorPointer, matrix, matrix, 'uint64_t', 'float', memory, 'uint64_t', 'int32_t', 'int32_t', 'double'])
@@ -137,6 +143,12 @@ function bind(file: string): Library {
   return {
     version: () => version(),
     supports: (path) => supported(PATHS[path]) === 1,
+    computes: (tensor, path) => computes(tensor, PATHS[path]) === 1,
+    async startCuda(helper) {
+      const devices = Buffer.alloc(MESSAGE_SIZE)
+      await call(startCuda, [helper, devices, MESSAGE_SIZE])
+      return devices.toString('utf8', 0, devices.indexOf(0))
+    },
     createTensor(dtype, rows, cols) {
       const made: [TensorHandle | null] = [null]
       callNow(create, [dtype, rows, cols, made])

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { open, rename, rm, type FileHandle } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { DTYPE_BITS, type TargetDtype } from '../../patch/dtype.ts'
-import { CoreError, type Library, type SourceHandle } from './library.ts'
+import { CoreError, type CorePath, type Library, type SourceHandle } from './library.ts'
 import type { Contribution, MergeFigures } from './tensor-merge.ts'
 
 /**
@@ -45,6 +45,8 @@ export interface MergedFile {
   readonly bytes: number
   /** One per `merge` segment, in order. */
   readonly figures: readonly MergeFigures[]
+  /** What computed each of them: the core's path, or the processor's best where that cannot. */
+  readonly paths: readonly CorePath[]
 }
 
 export interface PlacedSegment {
@@ -63,6 +65,7 @@ export interface OpenMergedFile {
   readonly placed: readonly PlacedSegment[]
   /** Filled while it is written. */
   readonly figures: MergeFigures[]
+  readonly paths: CorePath[]
   /** Gives the file its name; synced before, and the folder after, unless told otherwise. */
   finish(sync: boolean): Promise<MergedFile>
   /** Removes what was written. */
@@ -101,6 +104,7 @@ async function openDestination(library: Library, spec: MergedFileSpec, file: Fil
     await rm(temporary, { force: true })
   }
   const figures: MergeFigures[] = []
+  const paths: CorePath[] = []
   try {
     await destination.truncate(bytes)
   } catch (error) {
@@ -109,7 +113,7 @@ async function openDestination(library: Library, spec: MergedFileSpec, file: Fil
     throw namingDestination(error, spec.destination)
   }
   return {
-    spec, source, destination, figures, discard,
+    spec, source, destination, figures, paths, discard,
     placed: placed.filter(({ length }) => length > 0),
     async finish(sync) {
       try {
@@ -121,7 +125,7 @@ async function openDestination(library: Library, spec: MergedFileSpec, file: Fil
         throw namingDestination(error, spec.destination)
       }
       library.freeSource(source)
-      return { bytes, figures }
+      return { bytes, figures, paths }
     },
   }
 }

@@ -220,12 +220,15 @@ class Run {
   }
 
   async #write(batch: Batch): Promise<void> {
-    const { library, path, threads } = this.#engine
+    const { library, path, processorPath, threads } = this.#engine
     const outputs = [...batch.outputs]
     try {
       this.#job.signal?.throwIfAborted()
       await library.writeSegments(outputs.map(([{ file }, { segments }]) => ({ source: file.source, destination: file.destination.fd, segments })), batch.operands, path, threads, this.#job.figures ?? 'all', this.#control)
-      for (const [{ file }, { tensors }] of outputs) file.figures.push(...tensors.map((tensor) => library.figures(tensor)))
+      for (const [{ file }, { tensors }] of outputs) {
+        file.figures.push(...tensors.map((tensor) => library.figures(tensor)))
+        file.paths.push(...tensors.map((tensor) => (library.computes(tensor, path) ? path : processorPath)))
+      }
     } catch (error) {
       this.#job.signal?.throwIfAborted()
       const at = outputs[Number(this.#control[CONTROL.errorOutput])]?.[0].file.spec.destination

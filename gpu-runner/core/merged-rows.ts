@@ -4,6 +4,7 @@ import type { Block } from '../../patch/merge-plan.ts'
 import { byteReader, type ByteReader } from '../byte-reader.ts'
 import { blockContributions, operandsOf } from './block-contributions.ts'
 import type { Core } from './core.ts'
+import type { CorePath } from './library.ts'
 import type { MergeFigures, TensorMerge } from './tensor-merge.ts'
 
 /** Bytes merged at once: large enough for the core's threads, small enough to have many. */
@@ -40,8 +41,8 @@ export interface MergedRowsOptions {
   readonly rows?: RowRange
   /** TILES buffers of at least a row each; as many rows as fit one are merged at once. */
   readonly buffers: readonly Buffer[]
-  /** Told of each block's figures, over the rows that are wanted; without it none are computed. */
-  readonly onFigures?: (figures: MergeFigures) => void
+  /** Told of each block's figures, over the rows that are wanted, and of what computed it; without it none are computed. */
+  readonly onFigures?: (figures: MergeFigures, path: CorePath) => void
 }
 
 interface Tile {
@@ -109,9 +110,10 @@ export async function* mergedRows<Bytes extends Located>(tensor: PlannedTensor<B
     if (merge === null) return bytes
     await merge.mergeRows(tile.firstRow, tile.rows, bytes, bytes, values)
     if (tile.isLast) {
+      const { path } = merge
       const figures = merge.finish()
       merge = null
-      options.onFigures?.(figures)
+      options.onFigures?.(figures, path)
     }
     return bytes
   }

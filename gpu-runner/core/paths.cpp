@@ -20,6 +20,7 @@ bool has_f16c() {
 
 bool path_supported(int32_t path) {
   if (path == PORTLLM_SCALAR) return true;
+  if (path == PORTLLM_CUDA) return cuda_running();
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (path == PORTLLM_AVX2) {
@@ -39,6 +40,8 @@ bool path_supported(int32_t path) {
 }  // namespace
 
 const Path &path_of(int32_t path) {
+  if (path == PORTLLM_CUDA) fail(PORTLLM_UNSUPPORTED, "the CUDA path cannot merge this tensor: it merges products, into rows of at most %llu bytes",
+                                  static_cast<unsigned long long>(kCudaSlotBytes));
   if (!path_supported(path)) {
     fail(PORTLLM_UNSUPPORTED, "path %d is unknown, or this processor cannot run it", path);
   }
@@ -49,6 +52,13 @@ const Path &path_of(int32_t path) {
 #elif defined(__aarch64__)
   if (path == PORTLLM_NEON) return kNeonPath;
 #endif
+  return kScalarPath;
+}
+
+const Path &processor_path() {
+  for (const int32_t path : {PORTLLM_NEON, PORTLLM_AVX512_BF16, PORTLLM_AVX512, PORTLLM_AVX2}) {
+    if (path_supported(path)) return path_of(path);
+  }
   return kScalarPath;
 }
 

@@ -26,7 +26,8 @@ enum portllm_status {
   PORTLLM_MEMORY = 4,      /* out of memory or threads */
   PORTLLM_IO = 5,          /* reading or writing failed; error_number holds errno */
   PORTLLM_CANCELLED = 6,
-  PORTLLM_UNDETERMINED = 7 /* the input does not decide the result */
+  PORTLLM_UNDETERMINED = 7, /* the input does not decide the result */
+  PORTLLM_DEVICE = 8       /* a GPU, its driver or the CUDA helper failed; start the helper again */
 };
 
 enum portllm_dtype {
@@ -39,9 +40,9 @@ enum portllm_dtype {
   PORTLLM_F8_E8M0 = 6 /* countable only */
 };
 
-enum portllm_path { PORTLLM_SCALAR = 0, PORTLLM_AVX2 = 1, PORTLLM_AVX512 = 2, PORTLLM_AVX512_BF16 = 3, PORTLLM_NEON = 4 };
+enum portllm_path { PORTLLM_SCALAR = 0, PORTLLM_AVX2 = 1, PORTLLM_AVX512 = 2, PORTLLM_AVX512_BF16 = 3, PORTLLM_NEON = 4, PORTLLM_CUDA = 16 };
 
-/* 1 where this processor and this build can run `path`. */
+/* 1 where this machine and this build can run `path`; CUDA while its helper runs. */
 PORTLLM_EXPORT int32_t portllm_path_supported(int32_t path);
 
 /* Version of this interface and the rules that it computes, such as "2 lora-f32/1 dora-f32/1". */
@@ -120,6 +121,9 @@ PORTLLM_EXPORT int32_t portllm_tensor_merge(portllm_tensor *tensor, int32_t path
                                             const void *w, uint64_t w_bytes, void *out,
                                             uint64_t out_bytes, const portllm_bytes *operands,
                                             uint64_t operand_count, char *message, size_t message_size);
+
+/* 1 where `path` can merge this tensor: any path of the processor can; CUDA where there are only products and a row fits a slot. */
+PORTLLM_EXPORT int32_t portllm_tensor_supported(const portllm_tensor *tensor, int32_t path);
 
 /* 1 where portllm_tensor_measure has to see all rows before the first merge. */
 PORTLLM_EXPORT int32_t portllm_tensor_measures(const portllm_tensor *tensor);
@@ -226,13 +230,22 @@ typedef struct {
 /*
  * Writes outputs, whose files have their sizes already: pread, kernel, pwrite in tiles, `threads` (1 to 1024) tiles at a
  * time; memory is threads x tile whatever the size of the files. All segments are checked before the first byte is
- * written. Syncs nothing. `figures` is a portllm_keep.
+ * written. Syncs nothing. `figures` is a portllm_keep. With PORTLLM_CUDA, tensors that it cannot merge are merged by the
+ * processor.
  */
 PORTLLM_EXPORT int32_t portllm_write_segments(const portllm_output *outputs, uint64_t count,
                                               const portllm_operand *operands,
                                               uint64_t operand_count, int32_t path, uint32_t threads,
                                               int32_t figures, portllm_control *control, char *message,
                                               size_t message_size);
+
+/*
+ * Starts the CUDA helper (core/cuda), a process that computes on this machine's GPUs, or starts it anew where one runs
+ * already. `devices` receives one sentence that names the GPUs. PORTLLM_UNSUPPORTED where there is no usable GPU or
+ * driver. The helper ends with this process.
+ */
+PORTLLM_EXPORT int32_t portllm_cuda_start(const char *helper, char *devices, size_t devices_size,
+                                          char *message, size_t message_size);
 
 /* memcpy of `bytes` split over `threads` threads: the roofline's memory side, for bench/. */
 PORTLLM_EXPORT void portllm_copy_memory(void *out, const void *in, uint64_t bytes, uint32_t threads);

@@ -118,6 +118,9 @@ uint64_t rows_per_tile(const portllm_tensor &tensor) {
   return std::min(tensor.rows, std::max(rows, std::max<uint64_t>(1, std::min(kTileRows, kTileBytes / tensor.row_bytes))));
 }
 
+// Whether a tensor is merged by a GPU, in slots of its rows, rather than by the processor in tiles.
+bool on_gpu(const portllm_tensor &tensor, int32_t path) { return path == PORTLLM_CUDA && cuda_rows(tensor) > 0; }
+
 struct Piece {
   size_t output;
   const portllm_segment *segment;
@@ -129,7 +132,7 @@ struct Piece {
 // output that the fewest threads are at; of these, the one with the most to do.
 class Pieces {
  public:
-  Pieces(const portllm_output *outputs, uint64_t count) : outputs_(outputs), places_(count) {
+  Pieces(const portllm_output *outputs, uint64_t count, int32_t path) : outputs_(outputs), path_(path), places_(count) {
     for (uint64_t o = 0; o < count; o++) {
       for (uint64_t s = 0; s < outputs[o].count; s++) places_[o].remaining += outputs[o].segments[s].length;
     }
@@ -150,7 +153,7 @@ class Pieces {
     const portllm_segment &segment = outputs_[best].segments[place.segment];
     // Copies are cut between blocks, so that only a segment's ends are not whole ones.
     const uint64_t most = segment.kind == PORTLLM_COPY ? kCopyBytes - (segment.destination_offset + place.offset) % kBlockBytes
-                                                       : rows_per_tile(*segment.tensor) * segment.tensor->row_bytes;
+                                                       : rows_per_piece(*segment.tensor) * segment.tensor->row_bytes;
     piece = {best, &segment, place.offset, std::min(most, segment.length - place.offset)};
     place.threads++;
     place.remaining -= piece.size;
@@ -171,7 +174,10 @@ class Pieces {
   struct Place {
     uint64_t segment = 0, offset = 0, remaining = 0, threads = 0;
   };
+  uint64_t rows_per_piece(const portllm_tensor &tensor) const { return on_gpu(tensor, path_) ? cuda_rows(tensor) : rows_per_tile(tensor); }
+
   const portllm_output *outputs_;
+  int32_t path_;
   std::vector<Place> places_;
   std::mutex mutex_;
 };
@@ -236,11 +242,13 @@ extern "C" int32_t portllm_write_segments(const portllm_output *outputs, uint64_
     if (!control || (!outputs && count) || (!operands && operand_count)) fail(PORTLLM_INVALID, "an argument is null");
     if (threads == 0 || threads > kThreadCap) fail(PORTLLM_INVALID, "%u threads: 1 to %u are possible", threads, kThreadCap);
     check_kept(figures);
-    const Path &kernels = path_of(path);
+    const std::shared_ptr<CudaHelper> gpu = path == PORTLLM_CUDA ? cuda_helper() : nullptr;
+    const Path &kernels = gpu ? processor_path() : path_of(path);
+    if (gpu) threads = std::max(threads, cuda_lanes(*gpu));
     const CheckedOutputs checked = check_outputs(outputs, count, operands, operand_count);
     uint64_t buffer_size = kTileBytes, bytes = 0;
     std::atomic<bool> stop{false};
-    Pieces pieces(outputs, count);
+    Pieces pieces(outputs, count, path);
     std::vector<std::atomic<bool>> clones(count);
     for (std::atomic<bool> &one : clones) one = true;
     const auto work = [&](uint64_t) {
@@ -260,6 +268,15 @@ extern "C" int32_t portllm_write_segments(const portllm_output *outputs, uint64_
             const uint64_t cloned = copy_range(source, from, destination, to, piece.size, clones[piece.output], buffer, buffer_size);
             __atomic_fetch_add(&control->bytes_cloned, cloned, __ATOMIC_RELAXED);
             watch.lap(control->copy_ns);
+          } else if (on_gpu(*segment.tensor, path)) {
+            portllm_tensor &tensor = *segment.tensor;
+            CudaLane lane(gpu, tensor);
+            read_all(source, lane.memory(), piece.size, from);
+            watch.lap(control->read_ns);
+            lane.merge(figures, piece.offset / tensor.row_bytes, piece.size / tensor.row_bytes);
+            watch.lap(control->kernel_ns);
+            write_all(destination, lane.memory(), piece.size, to);
+            watch.lap(control->write_ns);
           } else {
             portllm_tensor &tensor = *segment.tensor;
             const uint64_t row = piece.offset / tensor.row_bytes, row_count = piece.size / tensor.row_bytes;

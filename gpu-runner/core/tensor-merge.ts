@@ -5,6 +5,8 @@ import { CORE_DTYPES, CoreError, type CorePath, type Library, type NativeMatrix,
 export interface Engine {
   readonly library: Library
   readonly path: CorePath
+  /** The processor's best, for tensors that `path` cannot merge. */
+  readonly processorPath: CorePath
   readonly threads: number
 }
 
@@ -62,6 +64,8 @@ export interface MergeFigures {
 
 /** One target tensor with its factors packed; costs `packedBytes` until finished. */
 export interface TensorMerge {
+  /** What computes this tensor: the core's path, or the processor's best where that cannot. */
+  readonly path: CorePath
   /** Whether `measureRows` has to see all rows before the first `mergeRows`: so with DoRA over columns. */
   readonly measures: boolean
   /** The first pass over rows of W, where `measures` says so: in order, each row once, in any tiling. */
@@ -86,8 +90,9 @@ export interface TensorOptions {
 const abandoned = new FinalizationRegistry<() => void>((free) => free())
 
 /** Packs the factors and opens the tensor for merging. */
-export function openTensor({ library, path, threads }: Engine, spec: TensorSpec, { figures = true }: TensorOptions = {}): TensorMerge {
+export function openTensor({ library, path: wanted, processorPath, threads }: Engine, spec: TensorSpec, { figures = true }: TensorOptions = {}): TensorMerge {
   const handle = packTensor(library, spec)
+  const path = library.computes(handle, wanted) ? wanted : processorPath
   let running = 0
   let open = true
   const pass = async (name: string, firstRow: number, rowCount: number, body: () => Promise<void>) => {
@@ -101,6 +106,7 @@ export function openTensor({ library, path, threads }: Engine, spec: TensorSpec,
     }
   }
   const merge: TensorMerge = {
+    path,
     measures: library.measures(handle),
     measureRows: (firstRow, rowCount, w) =>
       pass('measureRows', firstRow, rowCount, () => library.measure(handle, path, threads, firstRow, rowCount, w)),

@@ -150,10 +150,12 @@ int32_t portllm_tensor_merge(portllm_tensor *handle, int32_t path, uint32_t thre
       }
       if (overlap(bytes, needed, to, expected)) fail(PORTLLM_INVALID, "the output overlaps operand %llu", static_cast<unsigned long long>(k));
     }
-    const Path &kernels = path_of(path);
+    const bool on_gpu = path == PORTLLM_CUDA && cuda_rows(*tensor) > 0;
+    const Path &kernels = on_gpu ? kScalarPath : path_of(path);
     tensor->seal();
     adding.unlock();
     if (figures) tensor->keep_figures();
+    if (on_gpu) return cuda_merge(*tensor, figures, first_row, row_count, from, to);
 
     // Whole tiles per thread; a boundary inside a group of four rows would compute that group twice.
     const uint64_t work = row_count * tensor->cols * (tensor->total_rank + 8);
@@ -175,6 +177,16 @@ int32_t portllm_tensor_merge(portllm_tensor *handle, int32_t path, uint32_t thre
       tensor->merge_rows(kernels, figures, stream, {begin, bounds[band + 1] - begin, from + offset, to + offset, at.data()});
     });
   });
+}
+
+int32_t portllm_tensor_supported(const portllm_tensor *handle, int32_t path) {
+  bool supported = false;
+  guarded(nullptr, 0, [&] {
+    const auto tensor = Handles<portllm_tensor>::get(handle, "tensor");
+    const std::lock_guard<std::mutex> adding(tensor->adding);
+    supported = portllm_path_supported(path) && (path != PORTLLM_CUDA || cuda_rows(*tensor) > 0);
+  });
+  return supported ? 1 : 0;
 }
 
 int32_t portllm_tensor_measures(const portllm_tensor *handle) {

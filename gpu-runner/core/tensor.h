@@ -6,6 +6,7 @@
 #include <mutex>
 #include <vector>
 
+#include "cuda_client.h"
 #include "elements.h"
 #include "portllm_core.h"
 #include "tile.h"
@@ -67,8 +68,10 @@ inline bool mergeable(int32_t dtype) { return dtype >= PORTLLM_F32 && dtype <= P
 // Fails where the number is no portllm_keep.
 void check_kept(int32_t kept);
 
-// The kernels of a path; fails where the number is unknown or the processor lacks it.
+// The kernels of a path of the processor; fails where the number is unknown or the processor lacks it.
 const Path &path_of(int32_t path);
+// The best of them.
+const Path &processor_path();
 
 // The lanes of a row added up, always in the same order.
 double sum_lanes(const double *lanes);
@@ -108,6 +111,7 @@ struct portllm_tensor {
   std::mutex measure_mutex;
   uint64_t measured_rows = 0;
   std::atomic<bool> sealed{false};
+  portllm::CudaFactors cuda;
 
   // Only products are added, in a dtype that the paths have kernels for.
   bool additive() const;

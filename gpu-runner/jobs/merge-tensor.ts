@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { CoreError } from '../core/library.ts'
+import { CoreError, type CorePath } from '../core/library.ts'
 import { mergedRows, sumFigures, TILE_BYTES, tileBytes, TILES } from '../core/merged-rows.ts'
 import type { MergeFigures } from '../core/tensor-merge.ts'
 import { download, SizeMismatchError } from '../download.ts'
@@ -47,10 +47,11 @@ export async function mergeTensor(tensor: MergeTensor, { core, signal, tiles }: 
     count(-counted)
     const hash = createHash('sha256')
     const blocks: MergeFigures[] = []
+    const paths = new Set<CorePath>()
     await namingTensor(tensor, async () => {
       let writing: Promise<void> = Promise.resolve()
       try {
-        for await (const bytes of mergedRows(tensor, inputs, { core, buffers, onFigures: (figures) => blocks.push(figures) })) {
+        for await (const bytes of mergedRows(tensor, inputs, { core, buffers, onFigures: (figures, path) => void (blocks.push(figures), paths.add(path)) })) {
           await writing
           writing = write(bytes)
           writing.catch(() => undefined)
@@ -66,7 +67,7 @@ export async function mergeTensor(tensor: MergeTensor, { core, signal, tiles }: 
     if (nonFinite > 0) {
       throw new JobFailure('non_finite_result', `Merging the tensor ${tensor.name} gives ${nonFinite} values that are NaN or infinite: the patches are too large for ${tensor.dtype} at these weights. Lower the weights or leave a patch out.`, false)
     }
-    return { name: tensor.name, digest: `sha256:${hash.digest('hex')}`, length: tensor.length, patchNorm, realisedNorm }
+    return { name: tensor.name, digest: `sha256:${hash.digest('hex')}`, length: tensor.length, patchNorm, realisedNorm, paths: [...paths].sort() }
   }
   return tensor.put === null ? produce(async () => {}) : upload(tensor.put, tensor.length, signal, produce)
 }
@@ -76,7 +77,7 @@ async function namingTensor<T>(tensor: MergeTensor, work: () => Promise<T>): Pro
   try {
     return await work()
   } catch (error) {
-    if (error instanceof CoreError) throw new JobFailure(`core_${error.status}`, `The tensor ${tensor.name} cannot be merged: ${error.message}.`, error.status === 'memory')
+    if (error instanceof CoreError) throw new JobFailure(`core_${error.status}`, `The tensor ${tensor.name} cannot be merged: ${error.message}.`, error.status === 'memory' || error.status === 'device')
     if (error instanceof SizeMismatchError) throw new JobFailure('input_changed', `The inputs of the tensor ${tensor.name} are not what the registry announced: ${error.message}.`, false)
     throw error
   }

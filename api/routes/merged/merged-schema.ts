@@ -28,7 +28,7 @@ export const Merged = z
     receipt: z
       .object({
         engine: z.object({ name: z.string(), version: z.string(), path: z.string() }),
-        tensors: z.array(z.object({ name: z.string(), digest: Digest, patchNorm: z.number(), realisedNorm: z.number() })),
+        tensors: z.array(z.object({ name: z.string(), digest: Digest, patchNorm: z.number(), realisedNorm: z.number(), paths: z.array(z.string()).optional().openapi({ description: 'Paths of the merge core that computed it; the bytes do not depend on them.' }) })),
         seconds: z.number(),
       })
       .nullable(),

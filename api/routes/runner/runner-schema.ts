@@ -79,7 +79,7 @@ export const IngestResult = z.union([
 ])
 export const MergeResult = z.strictObject({
   engine: z.object({ name: z.string(), version: z.string(), path: z.string() }),
-  tensors: z.array(z.object({ name: z.string(), digest: Digest, length: Size, patchNorm: z.number(), realisedNorm: z.number() })),
+  tensors: z.array(z.object({ name: z.string(), digest: Digest, length: Size, patchNorm: z.number(), realisedNorm: z.number(), paths: z.array(z.string()) })),
   seconds: z.number().min(0),
 })
 
