@@ -182,6 +182,31 @@ test.each<[string, Case]>([
   }
 }, 30_000)
 
+test('any cuts of the rows, other ones for measuring, give the same bytes and figures', async () => {
+  const cuts = fc.array(fc.nat(22), { maxLength: 6 })
+  const pieces = (at: readonly number[], rows: number) => {
+    const bounds = [...new Set([0, ...at.filter((row) => row < rows), rows])].sort((a, b) => a - b)
+    return bounds.slice(1).map((end, i) => [bounds[i]!, end - bounds[i]!] as const)
+  }
+  await fc.assert(fc.asyncProperty(cases(), cuts, cuts, fc.constantFrom(...paths), async (spec, mergeCuts, measureCuts, path) => {
+    const merge = build(spec)
+    const { rows } = spec
+    const core = await loadCore({ path, threads: 2 })
+    const expected = await mergeAll(core, merge)
+    const slice = (bytes: Uint8Array, first: number, count: number) => bytes.subarray((first * bytes.length) / rows, ((first + count) * bytes.length) / rows)
+    const tensor = core.tensor(merge.spec)
+    if (tensor.measures) {
+      for (const [first, count] of pieces(measureCuts, rows)) await tensor.measureRows(first, count, slice(merge.reference.w, first, count))
+    }
+    const out = new Uint8Array(merge.reference.w.length)
+    for (const [first, count] of pieces(mergeCuts, rows).reverse()) {
+      await tensor.mergeRows(first, count, slice(merge.reference.w, first, count), slice(out, first, count), merge.operands.map((bytes) => slice(bytes, first, count)))
+    }
+    expect(Buffer.from(out).equals(expected.out)).toBe(true)
+    expect(tensor.finish()).toEqual(expected.figures)
+  }), { numRuns: 200 })
+}, 60_000)
+
 test('a tensor in blocks of rows gives the bytes of the whole', async () => {
   const core = await loadCore()
   const merge = build({ ...MIXED, kinds: ['product', 'dora-rows', 'dense', 'delta'], dtype: 'BF16' })
