@@ -4,8 +4,12 @@
 #if defined(__aarch64__)
 #include <arm_neon.h>
 
+#include "element_kernels.h"
+#include "elements.h"
 #include "float_formats.h"
 #include "tile.h"
+
+#include "element_kernels_body.h"
 
 namespace portllm {
 namespace {
@@ -206,6 +210,8 @@ const Path kNeonPath = {
     accumulate,
     {finish<F32>, finish<F16>, finish<BF16>},
     {merge<F32>, merge<F16>, merge<BF16>},
+    &kFloatKernels,
+    &kDoubleKernels,
     fma_burst,
 };
 

@@ -24,7 +24,7 @@ beforeAll(async () => {
   core = await loadCore()
   folder = await mkdtemp(join(tmpdir(), 'portllm-neon-'))
   program = join(folder, 'replay')
-  const sources = (await readdir(CORE)).filter((name) => name.endsWith('.cpp') && !/^(analysis|roofline|non_finite|tile_avx)/.test(name)).map((name) => join(CORE, name))
+  const sources = (await readdir(CORE)).filter((name) => name.endsWith('.cpp') && !/^(analysis|roofline|tile_avx)/.test(name)).map((name) => join(CORE, name))
   sources.push(join(import.meta.dirname, 'replay.cpp'))
   const limit = pLimit(availableParallelism())
   const objects = await Promise.all(sources.map((source, i) => limit(async () => {
