@@ -109,6 +109,13 @@ describe('trained token rows', () => {
     expect(lay([rows(1)], BASE, BASE, { trainable_token_indices: [31] }).edits).toMatchObject([{ kind: 'replace', rows: { first: 31, count: 1 } }])
   })
 
+  it('are refused in more runs than a merge can read one by one', () => {
+    const large = sampleModel({ vocabulary: 10_000 })
+    const every = (step: number) => lay([value('model.embed_tokens.token_adapter.trainable_tokens_delta', [5000, 8], 'x', 'F32')], large, large, { trainable_token_indices: Array.from({ length: 5000 }, (_, index) => step * index) })
+    expect(every(1)).toMatchObject({ codes: [], edits: [{ rows: { first: 0, count: 5000 } }] })
+    expect(every(2).reasons).toMatchObject([{ code: 'trainable-tokens', found: '5000' }])
+  })
+
   it('are refused once without the base, and beyond the vocabulary', () => {
     expect(lay([rows(2)], EVOLVED, null, { trainable_token_indices: [3, 9] }).codes).toEqual(['refusal trainable-tokens'])
     expect(lay([rows(1)], EVOLVED, BASE, { trainable_token_indices: [32] }).reasons).toMatchObject([{ code: 'vocabulary-size', expected: 'token 32 of 8 values' }])

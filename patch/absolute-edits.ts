@@ -9,6 +9,9 @@ import type { Reason, ReasonCode } from './resolution.ts'
 import { unusableTarget } from './target-dtype.ts'
 import { isVocabularyLayer } from './vocabulary-layers.ts'
 
+/** Each run is read, signed and merged by itself. */
+const MAX_TOKEN_RUNS = 4096
+
 /** What a full value is, in words. */
 export const TITLES: Readonly<Record<AbsoluteValue['feature'] | 'trainable-tokens', string>> = {
   'modules-to-save': 'a fully trained module (`modules_to_save`)',
@@ -38,8 +41,13 @@ export function layTokens(laying: Laying, { module, tensor: value, indices }: To
     }))
     return []
   }
+  const runs = runsOf(indices)
+  if (runs.length > MAX_TOKEN_RUNS) {
+    laying.refuse(refusal('trainable-tokens', `The adapter trains ${indices.length} rows of ${module} in ${runs.length} separate runs.`, { tensor: value.name, expected: `at most ${MAX_TOKEN_RUNS} runs of neighbouring tokens`, found: `${runs.length}`, remedy: 'Train the embedding whole (`modules_to_save`).' }))
+    return []
+  }
   const edits: (DenseEdit | ReplaceEdit)[] = []
-  for (const { first, from, length } of runsOf(indices)) {
+  for (const { first, from, length } of runs) {
     const edit = layRun(laying, { value, feature: 'trainable-tokens', name: `${module}.weight`, landing, rows: { first, count: length }, cols, from: from * cols })
     // What is refused for one run is refused for all.
     if (edit === null) return []

@@ -3,6 +3,8 @@ import { parseStrictJson } from './strict-json.ts'
 
 /** Longest adapter_config.json that is read; a pattern for each of 20,000 modules fits. */
 export const MAX_CONFIG_LENGTH = 1024 * 1024
+/** Most layers whose tokens trainable_token_indices names; a model has two. */
+const MAX_TOKEN_LAYERS = 100
 /** Largest rank that is read. */
 export const MAX_RANK = 65_536
 
@@ -55,7 +57,7 @@ const loraConfig = z.looseObject({
   ensure_weight_tying: flag,
   modules_to_save: optional(z.array(name).max(1000)),
   target_parameters: optional(z.array(name).max(1000)),
-  trainable_token_indices: optional(z.union([tokens, z.record(z.string(), tokens)])),
+  trainable_token_indices: optional(z.union([tokens, z.record(z.string(), tokens).refine((layers) => Object.keys(layers).length <= MAX_TOKEN_LAYERS, `at most ${MAX_TOKEN_LAYERS} layers are read`)])),
   layer_replication: z.unknown().optional(),
   alora_invocation_tokens: z.unknown().optional(),
   arrow_config: z.unknown().optional(),

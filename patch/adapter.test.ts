@@ -142,6 +142,7 @@ describe('varieties', () => {
       expect(read(tokens, rows('model.embed_tokens', 2)).reasons, JSON.stringify(tokens)).toMatchObject([{ severity: 'refusal', code: 'trainable-tokens' }])
     }
     expect(codes(sampleConfig({ trainable_token_indices: [1] }))).toEqual(['refusal trainable-tokens'])
+    expect(read([1, 2], rows('model.embed_tokens', 2), rows('lm_head', 2)).reasons).toMatchObject([{ code: 'trainable-tokens', message: expect.stringContaining('others for the same tokens') }])
   })
 
   it('reads convolutions and torch.nn.MultiheadAttention', () => {
@@ -175,6 +176,8 @@ describe('varieties', () => {
     expect(codes(sampleConfig({ target_modules: [], target_parameters: ['experts.gate_up_proj'] }), nested(4, 3))).toContain('refusal target-parameters')
     expect(codes(sampleConfig({ target_modules: [], target_parameters: ['experts.first', 'experts.second'] }), nested(4, 3))).toContain('refusal target-parameters')
     expect(codes(sampleConfig({ target_parameters: ['experts.gate_up_proj'] }))).toEqual(['refusal target-parameters'])
+    // The outer pair is gone: PEFT would leave its parameter as it was.
+    expect(codes(sampleConfig({ target_modules: [], target_parameters: ['experts.gate_up_proj', 'experts.down_proj'] }), nested(4, 3).slice(0, 2))).toContain('refusal target-parameters')
   })
 
   it('lets ensure_weight_tying add factors for a head that target_modules does not name', () => {

@@ -87,7 +87,7 @@ export function readAdapter(configText: string, tensors: readonly AdapterTensor[
   if (read.config === null) return { modules: [], values: [], tokens: [], repeated: [], config: null, reasons: features }
   const config = read.config
   const sorted = sortTensors(tensors)
-  const parameters = readTargetParameters(config, countDepths(sorted.pairs))
+  const parameters = readTargetParameters(config, depthsOf(sorted.pairs))
   const named = [...sorted.pairs.values()].map((pair) => ({ pair, parameter: parameterOf(pair, parameters.parameters) }))
   const patterns = readPatterns(config, named.map(patternName))
   // Where the config names a variety, its tensors need not name it again.
@@ -161,10 +161,10 @@ function addToPair(pairs: Map<string, Pair>, key: Extract<AdapterKey, WrappedMod
   pairs.set(id, pair)
 }
 
-function countDepths(pairs: ReadonlyMap<string, Pair>): Map<string, number> {
-  const depths = new Map<string, number>()
-  for (const { wrapped } of pairs.values()) {
-    if (!wrapped.isOutProjection) depths.set(wrapped.module, Math.max(depths.get(wrapped.module) ?? 0, wrapped.depth + 1))
+function depthsOf(pairs: ReadonlyMap<string, Pair>): Map<string, Set<number>> {
+  const depths = new Map<string, Set<number>>()
+  for (const { wrapped: { module, depth, isOutProjection } } of pairs.values()) {
+    if (!isOutProjection) depths.set(module, (depths.get(module) ?? new Set()).add(depth))
   }
   return depths
 }
@@ -228,8 +228,9 @@ function mismatch(module: string, a: AdapterTensor, b: AdapterTensor): AdapterEr
 /** `bias: all` saves the biases of fully trained modules three times: as their own, under the wrapper, and as they were. */
 function readRepeated({ values, biasesAgain }: SortedTensors): { values: AbsoluteValue[]; repeated: AdapterTensor[]; reasons: Reason[] } {
   const reasons: Reason[] = []
+  const byName = new Map(values.map(({ name, tensor }) => [name, tensor]))
   for (const { key, tensor } of biasesAgain) {
-    const value = values.find(({ name }) => name === key.name)?.tensor
+    const value = byName.get(key.name)
     const isSame = value !== undefined && (key.of === 'original' || value.digest === undefined || value.digest === tensor.digest)
     if (isSame) continue
     reasons.push(refusal('trained-bias', `The adapter holds ${tensor.name} beside ${value === undefined ? 'no' : 'another'} value of ${key.name}.`, { tensor: tensor.name, expected: value?.digest ?? `base_model.model.${key.name}`, found: tensor.digest ?? 'none', remedy: 'Save the adapter with PEFT\'s `save_pretrained`.' }))

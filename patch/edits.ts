@@ -2,7 +2,7 @@ import { layTokens, layValue, TITLES, unchangedValue } from './absolute-edits.ts
 import type { Adapter, AdapterModule, AdapterTensor } from './adapter.ts'
 import { openCheckpoint } from './checkpoint.ts'
 import type { Edit } from './edit.ts'
-import { findExpertParts } from './expert-tensors.ts'
+import { findExpertParts, findInStack } from './expert-tensors.ts'
 import type { ExpertPart } from './expert-tensors.ts'
 import { explainMissing, warnOfExtraLayers } from './layers.ts'
 import type { MissingPart } from './layers.ts'
@@ -123,8 +123,10 @@ class LandingFinder {
     for (const name of names) {
       const tensor = this.#findPlain(name, factor)
       if (tensor === 'refused') return null
-      if (tensor !== null) return { name: tensor.name, tensor, isShared: false }
+      if (tensor !== null) return { name: tensor.name, tensor, rows: null, isShared: false }
     }
+    const stacked = 'kind' in part && part.kind === 'linear' ? findInStack(this.#laying.target, part.module) : null
+    if (stacked !== null) return { name: stacked.tensor.name, ...stacked, isShared: false }
     this.missing.push({ name: names[0]!, factor: factor.name, experts: null, ...(title === undefined ? {} : { title }) })
     return null
   }
@@ -146,7 +148,7 @@ class LandingFinder {
   #findTied(end: 'input' | 'output' | 'both' | 'same'): Landing | null {
     const { embedding, untied } = this.#ties
     if (embedding === null || (end !== 'both' && untied === null)) return null
-    return { name: end === 'output' ? untied!.name : embedding.name, tensor: embedding, isShared: end === 'both' }
+    return { name: end === 'output' ? untied!.name : embedding.name, tensor: embedding, rows: null, isShared: end === 'both' }
   }
 
   #findPlain(name: string, { name: factor }: AdapterTensor): ManifestTensor | null | 'refused' {

@@ -1,5 +1,6 @@
 import type { ManifestTensor } from './manifest.ts'
 import type { Checkpoint } from './checkpoint.ts'
+import type { RowRange } from './edit.ts'
 
 /**
  * Where the experts of a mixture lie on disk. In memory transformers 5 holds those of a layer in one parameter, which
@@ -11,7 +12,7 @@ export interface ExpertPart {
   /** The experts in this tensor, the first and how many. */
   readonly expert: { readonly first: number; readonly count: number }
   /** Rows of each expert's matrix, as it is in memory, that this tensor holds; null for all of them. */
-  readonly rows: { readonly first: number; readonly count: number } | null
+  readonly rows: RowRange | null
 }
 
 const GATE_UP_DOWN = { gate_up_proj: ['gate_proj', 'up_proj'], down_proj: ['down_proj'] }
@@ -64,10 +65,28 @@ export function findExpertParts(checkpoint: Checkpoint, name: string, experts: n
   const projections = PROJECTIONS.find(({ types }) => checkpoint.modelType !== null && types.includes(checkpoint.modelType))?.parameters[name.slice(dot + 1)]
   if (projections === undefined) return []
   const partsOf = (expert: number) => stackRows(projections.map((projection) => checkpoint.find(`${name.slice(0, dot)}.${expert}.${projection}.weight`)), { first: expert, count: 1 })
+  if (partsOf(0)?.length === 0) return []
+  if (experts > checkpoint.manifest.tensors.length || partsOf(experts)?.length !== 0) return null
   const parts = Array.from({ length: experts }, (_, expert) => partsOf(expert))
-  if (parts.every((part) => part?.length === 0)) return []
-  const isComplete = parts.every((part) => part !== null && part.length > 0) && partsOf(experts)?.length === 0
-  return isComplete ? parts.flatMap((part) => part!) : null
+  return parts.every((part) => part !== null && part.length > 0) ? parts.flatMap((part) => part!) : null
+}
+
+/**
+ * The rows of one expert's projection, such as `model.layers.0.mlp.experts.3.gate_proj`, where the checkpoint holds all
+ * experts in one tensor: adapters of transformers 4 have a pair of factors for each. Null where it does not.
+ */
+export function findInStack(checkpoint: Checkpoint, module: string): { readonly tensor: ManifestTensor; readonly rows: RowRange } | null {
+  const [, owner, expert, projection] = /^(.*)\.(\d{1,6})\.(\w+)$/.exec(module) ?? []
+  if (owner === undefined || expert === undefined || projection === undefined) return null
+  const { parameters } = PROJECTIONS.find(({ types }) => checkpoint.modelType !== null && types.includes(checkpoint.modelType)) ?? { parameters: {} as Readonly<Record<string, readonly string[]>> }
+  for (const [parameter, projections] of Object.entries(parameters)) {
+    const place = projections.indexOf(projection)
+    const tensor = place < 0 ? null : (checkpoint.find(`${owner}.${parameter}`) ?? checkpoint.find(`${owner.replace('.block_sparse_moe.', '.mlp.')}.${parameter}`))
+    if (tensor === null || tensor.shape.length !== 3 || Number(expert) >= tensor.shape[0]!) continue
+    const count = tensor.shape[1]! / projections.length
+    return { tensor, rows: { first: Number(expert) * tensor.shape[1]! + place * count, count } }
+  }
+  return null
 }
 
 function namesFor(table: typeof STACKED, modelType: string | null) {

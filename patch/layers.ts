@@ -4,6 +4,9 @@ import { refusal, warning } from './reason.ts'
 import type { Reason } from './resolution.ts'
 import { formatLayers, layersByPattern, splitLayer } from './tensor-names.ts'
 
+/** A model has a hundred layers and as many kinds of tensors; beyond that no layers are told. */
+const MAX_LOOKUPS = 1_000_000
+
 /** A part of the adapter for which the target has no tensor. */
 export interface MissingPart {
   /** The tensor's name in the model that PEFT saw. */
@@ -20,10 +23,12 @@ export interface MissingPart {
 export function explainMissing({ target }: Laying, missing: readonly MissingPart[]): Reason[] {
   const reasons: Reason[] = []
   const layers = new Set([...layersByPattern(target.manifest.tensors.map(({ name }) => name)).values()].flatMap((found) => [...found]))
-  for (const [pattern, parts] of Map.groupBy(missing, ({ name }) => splitLayer(name).pattern)) {
+  const patterns = Map.groupBy(missing, ({ name }) => splitLayer(name).pattern)
+  const isTooMuch = patterns.size * layers.size > MAX_LOOKUPS
+  for (const [pattern, parts] of patterns) {
     const [first] = parts as [MissingPart]
     const inLayer = (layer: number): MissingPart => ({ ...first, name: pattern.replace('*', `${layer}`) })
-    const has = splitLayer(first.name).layer === null ? [] : [...layers].filter((layer) => exists(target, inLayer(layer)))
+    const has = splitLayer(first.name).layer === null || isTooMuch ? [] : [...layers].filter((layer) => exists(target, inLayer(layer)))
     if (has.length === 0) {
       reasons.push(...parts.map((part) => missingTensor(part, target.modelType)))
       continue

@@ -1,6 +1,7 @@
 import type { LoraConfig } from './adapter-config.ts'
 import type { Adapter } from './adapter.ts'
 import type { Checkpoint } from './checkpoint.ts'
+import type { RowRange } from './edit.ts'
 import type { ManifestTensor } from './manifest.ts'
 import type { Reason } from './resolution.ts'
 
@@ -37,6 +38,8 @@ export interface Landing {
   /** Its name in the merged model; another than the tensor's where a merge unties the embeddings. */
   readonly name: string
   readonly tensor: ManifestTensor
+  /** Its rows that the part is for, of experts that lie in one tensor; null for all. */
+  readonly rows: RowRange | null
   /** Whether the part is meant for both ends of tied embeddings. */
   readonly isShared: boolean
 }

@@ -194,6 +194,19 @@ describe('experts', () => {
     expect(productOf(step.edits[4]!)[0]![0]).toBe(expertDelta(1, 2, 0))
   })
 
+  it('with a pair of factors each are rows of one tensor where the target holds them so', () => {
+    const each = (module: string) => sampleFactors(module, 4, 8)
+    const stack = { 'model.layers.0.mlp.experts.gate_up_proj': [3, 8, 8], 'model.layers.0.mlp.experts.down_proj': [3, 4, 8] }
+    const mixtral = lay([0, 2].flatMap((expert) => ['w1', 'w3', 'w2'].flatMap((name) => each(`model.layers.0.block_sparse_moe.experts.${expert}.${name}`))), model(stack, 'mixtral'), { target_modules: ['w1', 'w2', 'w3'] })
+    expect(mixtral.codes).toEqual([])
+    expect(mixtral.edits.map(({ target, rows }) => [target.slice(PREFIX.length + 1), rows.first, rows.count])).toEqual([
+      ['down_proj', 0, 4], ['down_proj', 8, 4], ['gate_up_proj', 0, 4], ['gate_up_proj', 4, 4], ['gate_up_proj', 16, 4], ['gate_up_proj', 20, 4],
+    ])
+    expect(mixtral.edits[3]?.consumes[0]).toContain('experts.0.w3')
+    expect(lay(each(`${PREFIX}.3.up_proj`), model(stack, 'qwen3_moe')).codes).toEqual(['refusal missing-tensor'])
+    expect(lay(sampleFactors(`${PREFIX}.1.up_proj`, 5, 8), model(stack, 'qwen3_moe')).codes).toEqual(['refusal shape-mismatch'])
+  })
+
   it('are refused where the target has fewer, more, other or none', () => {
     const names = (count: number) => Object.fromEntries(Array.from({ length: count }, (_, expert) => [`${PREFIX}.${expert}.down_proj.weight`, [OUT, IN]]))
     expect(layExperts(names(3), 'qwen3_moe', 'down_proj').codes).toEqual([])

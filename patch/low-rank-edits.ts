@@ -26,7 +26,7 @@ export function layModule(laying: Laying, module: AdapterModule, landing: Landin
   return bias === null ? [matrix] : [matrix, bias]
 }
 
-function layMatrix(laying: Laying, module: AdapterModule, { name, tensor, isShared }: Landing): AdditiveEdit | DoraEdit | null {
+function layMatrix(laying: Laying, module: AdapterModule, { name, tensor, rows: some, isShared }: Landing): AdditiveEdit | DoraEdit | null {
   const { kind, a, b, magnitude, rank } = module
   const { facts } = laying.target.manifest
   const unusable = unusableTarget(laying.target, tensor)
@@ -35,7 +35,8 @@ function layMatrix(laying: Laying, module: AdapterModule, { name, tensor, isShar
   const [out, columns] = [b.shape[0]!, a.shape.slice(1).reduce((product, size) => product * size, 1)]
   const expected = kind === 'convolution' ? [out, ...a.shape.slice(1)] : isTransposed ? [columns, out] : [out, columns]
   if (kind === 'convolution' && hasGroups(module, tensor)) return laying.refuse(groupsRefusal(module, tensor))
-  if (!sameShape(tensor.shape, expected)) return laying.refuse(shapeRefusal(module, tensor, expected, facts))
+  const found = some === null ? tensor.shape : [some.count, tensor.shape.at(-1)!]
+  if (!sameShape(found, expected)) return laying.refuse(shapeRefusal(module, { ...tensor, shape: found }, expected, facts))
   if (isAttention(name)) {
     const problem = attentionRefusal(module, tensor)
     if (problem !== null) return laying.refuse(problem)
@@ -46,7 +47,7 @@ function layMatrix(laying: Laying, module: AdapterModule, { name, tensor, isShar
     laying.reasons.push(info('multihead-attention', `The product for ${name} is added twice, as PEFT does in training and in merging.`, { tensor: name }))
   }
   const [left, right] = isTransposed ? [turned(a, columns), turned(b, rank)] : [stored(b, rank), stored(a, columns)]
-  const common = { target: name, rows: { first: 0, count: rows }, cols, isShared, rank, scale, left, right, consumes: [a.name, b.name] }
+  const common = { target: name, rows: some ?? { first: 0, count: rows }, cols, isShared, rank, scale, left, right, consumes: [a.name, b.name] }
   if (magnitude !== null) {
     if (repeatableInitialisation(laying.config) !== null && kind !== 'embedding') return laying.refuse(initialisationRefusal(laying, module, tensor, 'DoRA'))
     return { ...common, kind: 'dora', magnitude: { tensor: magnitude.name, offset: 0 }, axis: isTransposed ? 'columns' : 'rows', consumes: [...common.consumes, magnitude.name] }

@@ -81,6 +81,15 @@ describe('planMerge', () => {
     expect(split!.blocks.map(({ contributions: [one] }) => one?.kind === 'dora' && [one.left.offset, one.magnitude.offset])).toEqual([[0, 0], [6, 3]])
   })
 
+  it('cuts thousands of runs in time linear in their number', () => {
+    const embedding = sampleManifest([['first.weight', [60_000, 8]]])
+    const values = samplePatch(sampleConfig(), [{ name: 'values', dtype: 'F16', shape: [30_000, 8] }])
+    const edits = Array.from({ length: 30_000 }, (_, run): DenseEdit => ({ ...difference, rows: { first: 2 * run, count: 1 }, value: { tensor: 'values', offset: 8 * run }, base: null }))
+    const start = performance.now()
+    expect(planMerge({ target: embedding, patches: [{ manifest: values, edits, untied: null, weight: 1, base: null }] })[0]!.blocks).toHaveLength(60_000)
+    expect(performance.now() - start).toBeLessThan(3000)
+  })
+
   it('keeps the weight apart from the scale for DoRA, whose norm knows no weight', () => {
     expect(planMerge({ target, patches: [patch([dora], 0.3)] })[0]!.blocks[0]!.contributions[0]).toMatchObject({ kind: 'dora', scale: 0.5, weight: 0.3, magnitude: { factor: 0, offset: 0 } })
   })

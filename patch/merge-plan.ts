@@ -1,7 +1,7 @@
 import { checkWeight, effectiveScale } from './derivation.ts'
 import { DTYPE_BITS, isMergeable, isTargetDtype } from './dtype.ts'
 import type { MergeableDtype, TargetDtype } from './dtype.ts'
-import type { DoraEdit, Edit, InitialFactors, MatrixView, ValueRun } from './edit.ts'
+import type { DoraEdit, Edit, InitialFactors, MatrixView, RowRange, ValueRun } from './edit.ts'
 import type { ManifestTensor, ModelManifest, PatchManifest } from './manifest.ts'
 import type { UntiedHead } from './tied-embeddings.ts'
 
@@ -163,10 +163,7 @@ class TensorPlanner {
     const cols = commonColumns(name, laid) ?? shape.at(-1) ?? 1
     const rows = shape.reduce((product, size) => product * size, 1) / cols
     const placed = laid.map((one) => ({ ...one, ...rowsAs(name, one.edit, cols) }))
-    const cuts = [...new Set([0, rows, ...placed.flatMap(({ first, count }) => [first, first + count])])].sort((a, b) => a - b)
-    const blocks = cuts.slice(0, -1).map((first, index) => {
-      const count = cuts[index + 1]! - first
-      const inside = placed.filter((one) => one.first <= first && first + count <= one.first + one.count)
+    const blocks = cutRows(rows, placed).map(({ first, count, inside }) => {
       const contributions = inside.flatMap((one) => this.#contributions(one, { skipped: first - one.first, count, cols }, inside.length === 1))
       return { first, count, contributions }
     })
@@ -266,6 +263,19 @@ class TensorPlanner {
     if (!isTargetDtype(dtype) || (first + count) * width > length) throw new Error(`${name} of the ${of} does not hold ${count} values of ${dtype} from ${first} on`)
     return { patch, of, file, offset: offset + first * width, length: count * width, dtype }
   }
+}
+
+interface PlacedEdit extends Laid, RowRange {}
+
+/** The rows, cut wherever an edit begins or ends, with the edits of each run in their order. */
+function cutRows(rows: number, placed: readonly PlacedEdit[]): (RowRange & { readonly inside: readonly PlacedEdit[] })[] {
+  const cuts = [...new Set([0, rows, ...placed.flatMap(({ first, count }) => [first, first + count])])].sort((a, b) => a - b)
+  const starting = Map.groupBy(placed.keys(), (index) => placed[index]!.first)
+  let inside: number[] = []
+  return cuts.slice(0, -1).map((first, index) => {
+    inside = [...inside.filter((one) => placed[one]!.first + placed[one]!.count > first), ...(starting.get(first) ?? [])].sort((a, b) => a - b)
+    return { first, count: cuts[index + 1]! - first, inside: inside.map((one) => placed[one]!) }
+  })
 }
 
 /** Products decide how the tensor is seen; values that cover it whole follow. Null where nothing changes it. */

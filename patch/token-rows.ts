@@ -23,9 +23,13 @@ export function readTokenRows(config: LoraConfig, tensors: readonly { readonly m
   const wanted = config.trainable_token_indices
   const rows: TokenRows[] = []
   const reasons: Reason[] = []
+  const taken = new Set<string>()
   for (const { module, tensor } of tensors) {
-    const indices = Array.isArray(wanted) ? wanted : indicesOf(module, wanted ?? {})
-    const problem = indices === null ? 'adapter_config.json does not say of which tokens' : rowsProblem(indices, tensor)
+    const key = Array.isArray(wanted) ? '' : keyOf(module, wanted ?? {})
+    const indices = Array.isArray(wanted) ? wanted : key === null ? null : wanted![key]!
+    // A list is for the one input embedding, and each key of a dict for one layer.
+    const problem = key === null || indices === null ? 'adapter_config.json does not say of which tokens' : taken.has(key) ? 'there are others for the same tokens' : rowsProblem(indices, tensor)
+    if (key !== null) taken.add(key)
     if (problem !== null || indices === null) reasons.push(refuseRows(`The adapter holds trained token rows (${tensor.name}), but ${problem}.`, tensor, indices))
     else rows.push({ module, tensor, indices, followsTies: Array.isArray(wanted) || headTokens(wanted ?? {}).every((others) => others.join() === indices.join()) })
   }
@@ -36,9 +40,9 @@ export function readTokenRows(config: LoraConfig, tensors: readonly { readonly m
 }
 
 /** PEFT takes a key for every module whose path ends with it. */
-function indicesOf(module: string, wanted: Readonly<Record<string, readonly number[]>>): readonly number[] | null {
+function keyOf(module: string, wanted: Readonly<Record<string, readonly number[]>>): string | null {
   const keys = Object.keys(wanted).filter((key) => module.endsWith(key))
-  return keys.length === 1 ? wanted[keys[0]!]! : null
+  return keys.length === 1 ? keys[0]! : null
 }
 
 function headTokens(wanted: Readonly<Record<string, readonly number[]>>): (readonly number[])[] {
@@ -46,7 +50,7 @@ function headTokens(wanted: Readonly<Record<string, readonly number[]>>): (reado
 }
 
 function rowsProblem(indices: readonly number[], { shape }: AdapterTensor): string | null {
-  if (shape.length !== 2 || shape[0] !== indices.length) return 'there are not as many as tokens in trainable_token_indices'
+  if (shape.length !== 2 || shape[0] !== indices.length || shape[1] === 0) return 'there are not as many as tokens in trainable_token_indices'
   if (indices.some((index) => index < 0)) return 'trainable_token_indices has a negative token'
   return new Set(indices).size === indices.length ? null : 'trainable_token_indices has a token twice, so that the order of writing would decide'
 }

@@ -21,7 +21,8 @@ export async function checkPatchBase({ tx, patchVersionId, manifest }: { tx: Dat
   const base = { digest: row!.digest!, manifest: row!.manifest! }
   const reference = await modelVersionReference(tx, row!.id)
   try {
-    const { resolution } = checkCompatibility({ patch: manifest, base, target: base, lineage: { relation: 'same', steps: [] } })
+    // What a merge may be asked for is no fault of the patch.
+    const { resolution } = checkCompatibility({ patch: manifest, base, target: base, lineage: { relation: 'same', steps: [] }, options: { tied: 'untie' } })
     return resolution.reasons.filter(({ severity }) => severity === 'refusal').map((reason) => describeMisfit(`${reference}`, reason))
   } catch (error) {
     if (error instanceof AdapterError) return [{ code: error.code, message: error.message, file: 'adapter_config.json' }]
