@@ -76,13 +76,13 @@ describe('machine code', () => {
         const differences = 2 * 2 * 32
         expect(count(one, /^FFMA/), where).toBe(7 * 32 + (real === 'F' ? squares : 0))
         expect(count(one, /^DMUL/), where).toBe(real === 'D' ? squares : 0)
-        // t + q, for the first product and for the others; and W + t, which the compiler may keep for the second finish.
-        const sums = [32, 2 * 32]
-        expect(sums, where).toContain(real === 'F' ? count(one, /^FADD/) - 2 * 32 - differences : count(one, /^DADD/) - squares - differences)
+        // fp8 is widened and rounded with exact products and sums of its own.
+        if (format.startsWith('F8')) continue
+        // s·d and t + q, for the first product and for the others; and W + t, which the compiler may keep for the second finish.
+        expect(count(one, /^FMUL/), where).toBe(2 * 32)
+        const sums = real === 'F' ? count(one, /^FADD/) - 2 * 32 - differences : count(one, /^DADD/) - squares - differences
+        expect([32, 2 * 32], where).toContain(sums)
         if (real === 'D') expect(count(one, /^FADD/), where).toBe(2 * 32)
-        // s·d, for the first product and for the others. (fp8 is widened by an exact multiplication with a power of two.)
-        expect(count(one, /^FMUL/) - 2 * 32, where).toBeLessThanOrEqual(format.startsWith('F8') ? 4 * 32 : 0)
-        expect(count(one, /^FMUL/), where).toBeGreaterThanOrEqual(2 * 32)
       }
     }
   })
