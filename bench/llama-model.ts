@@ -100,15 +100,19 @@ export interface LoraOptions {
   readonly targets: readonly string[]
   readonly seed?: number
   readonly dtype?: MergeableDtype
+  /** Deviation of the factors' elements. */
+  readonly sigma?: number
+  /** Only the first so many layers. */
+  readonly layers?: number
 }
 
 export const ALL_LINEARS = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'] as const
 
 /** Writes a LoRA adapter folder as PEFT 0.21 does, for a model of `shape`; both factors are non-zero. */
 export async function writeLlamaAdapter(folder: string, shape: LlamaShape, options: LoraOptions): Promise<void> {
-  const { rank, alpha, targets, seed = 7, dtype = 'F32' } = options
+  const { rank, alpha, targets, seed = 7, dtype = 'F32', sigma = 0.02, layers = shape.layers } = options
   await mkdir(folder, { recursive: true })
-  const linears = llamaTensors(shape).filter(({ name }) => targets.some((target) => name.endsWith(`.${target}.weight`)))
+  const linears = llamaTensors({ ...shape, layers }).filter(({ name }) => targets.some((target) => name.endsWith(`.${target}.weight`)))
   const tensors = linears
     .flatMap(({ name, shape: [rows, cols] }) => {
       const module = `base_model.model.${name.slice(0, -'.weight'.length)}`
@@ -118,7 +122,7 @@ export async function writeLlamaAdapter(folder: string, shape: LlamaShape, optio
       ]
     })
     .sort((a, b) => (a.name < b.name ? -1 : 1))
-  const pool = normalPool(seed, 0.02, dtype === 'F32' ? 'F32' : dtype)
+  const pool = normalPool(seed, sigma, dtype)
   const width = dtype === 'F32' ? 4 : 2
   const header = writeHeader(tensors, { format: 'pt' })
   await writeStream(join(folder, 'adapter_model.safetensors'), header, tensors.map(({ shape: [a, b] }) => [a! * b! * width, pool.take]))

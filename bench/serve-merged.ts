@@ -12,7 +12,7 @@ import { availableParallelism, cpus, loadavg } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs, promisify } from 'node:util'
 import { portllm, startRegistry, type Registry } from '../tests/setup/registry.ts'
-import { middle } from './kernel.ts'
+import { middle } from './timing.ts'
 import { ALL_LINEARS, LLAMA_SHAPES, writeLlamaAdapter, writeLlamaModel } from './llama-model.ts'
 
 const ROOT = join(import.meta.dirname, '..')

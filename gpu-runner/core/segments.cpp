@@ -68,6 +68,17 @@ bool clone_range(int source, uint64_t source_offset, int destination, uint64_t d
   return false;
 }
 
+// Whether the file holds no data there, so that it reads as zeros.
+bool is_hole(int file, uint64_t offset, uint64_t size) {
+#if defined(SEEK_DATA)
+  const off_t data = lseek(file, static_cast<off_t>(offset), SEEK_DATA);
+  return data < 0 ? errno == ENXIO : static_cast<uint64_t>(data) >= offset + size;
+#else
+  (void)file, (void)offset, (void)size;
+  return false;
+#endif
+}
+
 void copy_bytes(int source, uint64_t source_offset, int destination, uint64_t destination_offset, uint64_t size,
                 uint8_t *buffer, uint64_t buffer_size) {
 #if defined(__linux__)
@@ -96,10 +107,11 @@ void copy_bytes(int source, uint64_t source_offset, int destination, uint64_t de
   }
 }
 
-// Clones the whole blocks of the range while `clones` says that this works for the file; copies the rest. Gives the
+// Leaves a hole a hole. Clones the whole blocks of the range while `clones` says that this works for the file; copies the rest. Gives the
 // bytes that were cloned.
 uint64_t copy_range(int source, uint64_t source_offset, int destination, uint64_t destination_offset, uint64_t size,
                     std::atomic<bool> &clones, uint8_t *buffer, uint64_t buffer_size) {
+  if (is_hole(source, source_offset, size) && is_hole(destination, destination_offset, size)) return 0;
   const uint64_t head = std::min(size, (kBlockBytes - source_offset % kBlockBytes) % kBlockBytes);
   const uint64_t blocks = (size - head) / kBlockBytes * kBlockBytes, tail = head + blocks;
   if (blocks == 0 || !clones || source_offset % kBlockBytes != destination_offset % kBlockBytes ||
