@@ -38,9 +38,10 @@ for (const [name, dtypes] of Map.groupBy(variants, (variant) => variant.name)) {
 }
 
 async function expectMerge(variant: Variant, merge: VariantMerge): Promise<void> {
-  const { unexplained, worse, ourError, peftError, peftWorstTensor } = await compareVariant(variant, merge, output).finally(() => rm(output, { recursive: true, force: true }))
+  const { json, unexplained, worse, ourError, peftError, peftWorstTensor } = await compareVariant(variant, merge, output).finally(() => rm(output, { recursive: true, force: true }))
   // The rules compute updates in float32, also for a target in float64, where PEFT computes in float64.
   expect(unexplained, 'elements that rounding does not explain').toBe(0)
+  if (variant.warned !== '') expect(json.patches[0].reasons).toContainEqual(expect.objectContaining({ code: variant.warned, severity: 'warning' }))
   expect(peftError === null).toBe(variant.peftRaises !== '')
   if (peftError === null) return
   if (variant.peftIsWrongOn.includes(merge.on)) {

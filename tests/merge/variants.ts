@@ -15,6 +15,8 @@ export interface Variant {
   readonly dtype: string
   /** Code of the reason for which it must be refused; empty where it must be merged. */
   readonly refused: string
+  /** Code of the reason of which a merge must warn; empty for none. */
+  readonly warned: string
   readonly peftIsWrong: string
   readonly peftIsWrongOn: readonly ('base' | 'evolved')[]
   readonly peftRaises: string

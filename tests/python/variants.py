@@ -30,6 +30,8 @@ class Variant:
     truth: str = "update"
     """`update`: the model plus what training changed of the base, in float64, which is what porting means.
     `applied`: what PEFT's loader makes of the model, in float64."""
+    warned: str = ""
+    """Code of the reason of which a merge must warn."""
     peft_is_wrong: str = ""
     """How PEFT's merge differs from the truth; empty where it does not."""
     peft_is_wrong_on: tuple[str, ...] = (EVOLVED,)
@@ -137,12 +139,14 @@ OVERLAPS = [
         "overlapping patterns, whose first key in the file wins",
         lora={**R4, "target_modules": QV, "rank_pattern": OVERLAPPING_RANKS, "alpha_pattern": OVERLAPPING_ALPHAS},
         edit=set_config(rank_pattern=OVERLAPPING_RANKS, alpha_pattern=OVERLAPPING_ALPHAS),
+        warned="overlapping-patterns",
     ),
     merged(
         "overlapping-reloaded",
         "overlapping patterns that PEFT's saving has sorted, so that another key wins than in training",
         lora={**R4, "target_modules": QV, "alpha_pattern": OVERLAPPING_ALPHAS},
         truth="applied",
+        warned="overlapping-patterns",
     ),
 ]
 
