@@ -98,7 +98,11 @@ export async function mergeVariant(variant: Variant, { model }: VariantMerge, ou
 export async function compareVariant(variant: Variant, merge: VariantMerge, output: string): Promise<Comparison & CommandAnswer> {
   const answer = await mergeVariant(variant, merge, output)
   const [ours, before, truth, theirs] = await Promise.all([readFolder(output), readFolder(merge.model), readTensors(merge.truth!), merge.peft === null ? null : readTensors(merge.peft)])
-  if (variant.options.includes('untie')) untie(before as Map<string, StoredTensor>)
+  if (variant.options.includes('untie')) {
+    const config = JSON.parse(await readFile(join(output, 'config.json'), 'utf8'))
+    if (config.tie_word_embeddings !== false) throw new Error(`config.json still has tie_word_embeddings: ${config.tie_word_embeddings}`)
+    untie(before as Map<string, StoredTensor>)
+  }
   expectSameTensors(ours, before, truth)
   return { ...answer, ...compare(ours, before, truth, theirs) }
 }
