@@ -19,6 +19,10 @@ const WRONG = 0.05
  */
 const CHANCE = 1.2
 
+/** In these dtypes PEFT's sums, which may add in another order, have the bits of ours but where they cross the middle between two numbers. */
+const ROUNDS_OFF: ReadonlySet<string> = new Set(['f16', 'bf16'])
+const SUMS_OF_ANOTHER_ORDER = 1e-3
+
 const folder = await mkdtemp(join(tmpdir(), 'portllm-variants-'))
 const output = join(folder, 'ours')
 const variants = await makeVariants(folder)
@@ -38,7 +42,7 @@ for (const [name, dtypes] of Map.groupBy(variants, (variant) => variant.name)) {
 }
 
 async function expectMerge(variant: Variant, merge: VariantMerge): Promise<void> {
-  const { json, unexplained, worse, ourError, peftError, peftWorstTensor } = await compareVariant(variant, merge, output).finally(() => rm(output, { recursive: true, force: true }))
+  const { json, elements, differing, unexplained, worse, ourError, peftError, peftWorstTensor } = await compareVariant(variant, merge, output).finally(() => rm(output, { recursive: true, force: true }))
   // The rules compute updates in float32, also for a target in float64, where PEFT computes in float64.
   expect(unexplained, 'elements that rounding does not explain').toBe(0)
   if (variant.warned !== '') expect(json.patches[0].reasons).toContainEqual(expect.objectContaining({ code: variant.warned, severity: 'warning' }))
@@ -48,6 +52,7 @@ async function expectMerge(variant: Variant, merge: VariantMerge): Promise<void>
     expect(peftWorstTensor, "PEFT's error").toBeGreaterThan(WRONG)
   } else {
     expect(worse, 'elements farther from the truth than those of PEFT').toBe(0)
+    if (ROUNDS_OFF.has(variant.dtype) && variant.peftRoundsMore === '') expect(differing! / elements, "elements whose bits are not PEFT's").toBeLessThan(SUMS_OF_ANOTHER_ORDER)
     if (variant.dtype !== 'f64') expect(ourError).toBeLessThanOrEqual(peftError * (variant.dtype === 'f32' ? CHANCE : 1.001))
   }
 }

@@ -17,6 +17,8 @@ export interface Variant {
   readonly refused: string
   /** Code of the reason of which a merge must warn; empty for none. */
   readonly warned: string
+  /** Where PEFT rounds more than once, so that its bits are not ours. */
+  readonly peftRoundsMore: string
   readonly peftIsWrong: string
   readonly peftIsWrongOn: readonly ('base' | 'evolved')[]
   readonly peftRaises: string

@@ -1,6 +1,6 @@
 """Writes every variant in every dtype below OUT, with what PEFT and float64 make of it, and OUT/variants.json:
-{"versions", "variants": [{"name", "feature", "dtype", "refused", "warned", "peftIsWrong", "peftIsWrongOn", "peftRaises",
-"options", "adapters": [[folder, weight]], "merges": [{"on", "model", "peft", "truth"}]}]}.
+{"versions", "variants": [{"name", "feature", "dtype", "refused", "warned", "peftRoundsMore", "peftIsWrong",
+"peftIsWrongOn", "peftRaises", "options", "adapters": [[folder, weight]], "merges": [{"on", "model", "peft", "truth"}]}]}.
 
 `truth`, in float64, and `peft` are safetensors files with the tensors that change, or that only PEFT changes.
 """
@@ -88,6 +88,7 @@ def write_variant(variant: Variant, dtype: str, out: Path) -> dict:
         "dtype": dtype,
         "refused": variant.refused,
         "warned": variant.warned,
+        "peftRoundsMore": variant.peft_rounds_more,
         "peftIsWrong": variant.peft_is_wrong,
         "peftIsWrongOn": variant.peft_is_wrong_on if variant.peft_is_wrong else (),
         "peftRaises": variant.peft_raises or ("torch has no sums of fp8" if is_fp8(dtype) else ""),

@@ -20,7 +20,7 @@ import torch
 import transformers
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 IMPORT_SECONDS = time.monotonic() - started
 TEXT = "aardvark: nocturnal burrowing mammal of the grasslands of Africa that feeds on termites"
