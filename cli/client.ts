@@ -2,6 +2,7 @@ import createClient from 'openapi-fetch'
 import type { components, paths } from '../build/openapi.d.ts'
 import type { MergeStorage } from '../patch/merge-storage.ts'
 import type { ModelManifest, PatchManifest } from '../patch/manifest.ts'
+import type { Receipt } from '../patch/receipt.ts'
 import type { Connection } from './config.ts'
 import { apiError, registryFetch, unwrap } from './http.ts'
 import { USER_AGENT } from './version.ts'
@@ -87,6 +88,7 @@ export function createRegistry(connection: Connection, signal: AbortSignal) {
     setDerivationStorage: (id: string, storage: MergeStorage): Promise<MergeAnswer> => call(api.PUT('/v1/derivations/{id}/storage', { params: { path: { id } }, body: { storage }, headers: PREFER })).then(toMergeAnswer),
     getDerivation: (id: string) => call(api.GET('/v1/derivations/{id}', { params: { path: { id } } })),
     getDerivationManifest: async (id: string) => (await call(api.GET('/v1/derivations/{id}/manifest', { params: { path: { id } } }))) as ModelManifest,
+    getReceipt: async (id: string) => (await call(api.GET('/v1/derivations/{id}/receipt', { params: { path: { id } } }))) as Receipt,
     getDerivationPlan: (id: string) => call(api.GET('/v1/derivations/{id}/plan', { params: { path: { id } } })),
 
     requestAnalysis: (body: Schemas['AnalysisRequest']) => call(api.POST('/v1/analyses', { body, headers: PREFER })),

@@ -15,6 +15,7 @@ import { addResolve } from './commands/resolve.ts'
 import { addSearch } from './commands/search.ts'
 import { addStorage } from './commands/storage.ts'
 import { addToken } from './commands/token.ts'
+import { addVerify } from './commands/verify.ts'
 import { addYank } from './commands/yank.ts'
 import { EXIT, EXIT_HELP, explainError, type CliError } from './exit.ts'
 import { printable } from './format.ts'
@@ -31,7 +32,7 @@ function createProgram(): Command {
     .showHelpAfterError('(--help tells more)')
     .addHelpText('after', `\nAnswers go to stdout, as JSON with --json; progress and notes go to stderr.\n\n${EXIT_HELP}`)
   addAccountCommands(program)
-  for (const add of [addInit, addPublish, addResolve, addAnalyze, addGet, addMerge, addSearch, addInfo, addYank, addDeprecate, addDistTag, addJobs, addStorage, addToken, addOrg]) add(program)
+  for (const add of [addInit, addPublish, addResolve, addAnalyze, addGet, addMerge, addVerify, addSearch, addInfo, addYank, addDeprecate, addDistTag, addJobs, addStorage, addToken, addOrg]) add(program)
   return program
 }
 

@@ -12,7 +12,7 @@ export interface MergedModelView {
   files: { path: string; size: number; etag: string; changed: boolean }[]
   receipt: {
     engine: { name: string; version: string; path: string }
-    tensors: { name: string; digest: string; patchNorm: number; realisedNorm: number }[]
+    tensors: { name: string; digest: string; patchNorm: number; realisedNorm: number; residualNorm: number }[]
     seconds: number
   } | null
   storage: 'computed' | 'materialised'

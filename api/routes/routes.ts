@@ -5,6 +5,7 @@ import { registerRequestAnalysis } from './analyses/request.ts'
 import { registerGetDerivation } from './derivations/get.ts'
 import { registerGetDerivationManifest } from './derivations/manifest.ts'
 import { registerRequestDerivation } from './derivations/request.ts'
+import { registerGetReceipt } from './derivations/receipt.ts'
 import { registerSetDerivationStorage } from './derivations/set-storage.ts'
 import { registerGetDerivationFile } from './files/get-derivation-file.ts'
 import { registerGetModelFile } from './files/get-model-file.ts'
@@ -97,6 +98,7 @@ const ROUTES: readonly ((app: App) => void)[] = [
   registerRequestDerivation,
   registerGetDerivation,
   registerGetDerivationManifest,
+  registerGetReceipt,
   registerSetDerivationStorage,
   registerRequestAnalysis,
   registerGetAnalysis,

@@ -5,6 +5,7 @@ import { ApiError } from '../../errors.ts'
 import { findVisibleDerivation } from '../../services/derivations/find-visible.ts'
 import { errorResponses, jsonContent } from '../error-responses.ts'
 import { ModelManifest } from '../runner/runner-schema.ts'
+import type { Mutable } from '../mutable.ts'
 import { tokenOptional } from '../security.ts'
 import { DerivationParams } from './get.ts'
 
@@ -26,5 +27,3 @@ export function registerGetDerivationManifest(app: App): void {
     return c.json(row.manifest as Mutable<Manifest>, 200)
   })
 }
-
-type Mutable<T> = T extends readonly (infer E)[] ? Mutable<E>[] : T extends object ? { -readonly [K in keyof T]: Mutable<T[K]> } : T

@@ -18,7 +18,11 @@ import { ASKED_FOR } from './storage.ts'
 /** What a runner says of a merge: one entry for every changed tensor. */
 export interface MergeResult {
   readonly engine: { readonly name: string; readonly version: string; readonly path: string }
+<<<<<<< HEAD
   readonly tensors: readonly { readonly name: string; readonly digest: string; readonly length: number; readonly patchNorm: number; readonly realisedNorm: number; readonly paths: readonly string[] }[]
+=======
+  readonly tensors: readonly { readonly name: string; readonly digest: string; readonly length: number; readonly patchNorm: number; readonly realisedNorm: number; readonly residualNorm: number }[]
+>>>>>>> a4f713b (Receipts with what rounding took, GET …/receipt, and portllm verify: the merge is planned and computed again from its inputs)
   readonly seconds: number
 }
 
@@ -116,7 +120,11 @@ export async function finishMerge({ ctx, tx, job, prepared: { outputs, made } }:
   const manifest = mergedManifest(layout, new Map(outputs.map(({ name, digest }) => [name, digest])))
   const receipt: DerivationReceipt = {
     engine: { ...result.engine },
+<<<<<<< HEAD
     tensors: result.tensors.map(({ name, digest, patchNorm, realisedNorm, paths }) => ({ name, digest, patchNorm, realisedNorm, paths: [...paths] })),
+=======
+    tensors: result.tensors.map(({ length: _, ...tensor }) => tensor),
+>>>>>>> a4f713b (Receipts with what rounding took, GET …/receipt, and portllm verify: the merge is planned and computed again from its inputs)
     seconds: result.seconds,
   }
   await tx.update(derivations).set({ state: 'ready', manifest, receipt, readyAt: ctx.clock.now() }).where(eq(derivations.id, derivationId))
