@@ -181,12 +181,7 @@ export const derivations = pgTable('derivations', {
 
 export interface DerivationReceipt {
   engine: { name: string; version: string; path: string }
-<<<<<<< HEAD
-  /** `paths`: what computed it, where that was recorded. */
-  tensors: { name: string; digest: string; patchNorm: number; realisedNorm: number; paths?: string[] }[]
-=======
   tensors: TensorReceipt[]
->>>>>>> a4f713b (Receipts with what rounding took, GET …/receipt, and portllm verify: the merge is planned and computed again from its inputs)
   /** Seconds from claim to completion. */
   seconds: number
 }

@@ -128,13 +128,10 @@ export interface MergedTensor {
   /** Frobenius norm of what was asked to be added, and of what rounding left of it. */
   readonly patchNorm: number
   readonly realisedNorm: number
-<<<<<<< HEAD
-  /** The core's paths that computed it: usually the engine's, the processor's for what a GPU path cannot merge. */
-  readonly paths: readonly string[]
-=======
   /** … and of what rounding took. */
   readonly residualNorm: number
->>>>>>> a4f713b (Receipts with what rounding took, GET …/receipt, and portllm verify: the merge is planned and computed again from its inputs)
+  /** The core's paths that computed it: usually the engine's, the processor's for what a GPU path cannot merge. */
+  readonly paths: readonly string[]
 }
 
 export interface Engine { readonly name: string; readonly version: string; readonly path: string }

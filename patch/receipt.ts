@@ -11,6 +11,8 @@ export interface TensorReceipt {
   readonly realisedNorm: number
   /** ‖round(W+P) − W − P‖: what rounding took. */
   readonly residualNorm: number
+  /** Paths of the core that computed it: usually the engine's, the processor's for what a GPU path cannot merge. */
+  readonly paths: string[]
 }
 
 export interface ReceiptEngine {

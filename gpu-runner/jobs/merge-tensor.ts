@@ -67,11 +67,7 @@ export async function mergeTensor(tensor: MergeTensor, { core, signal, tiles }: 
     if (nonFinite > 0) {
       throw new JobFailure('non_finite_result', `Merging the tensor ${tensor.name} gives ${nonFinite} values that are NaN or infinite: the patches are too large for ${tensor.dtype} at these weights. Lower the weights or leave a patch out.`, false)
     }
-<<<<<<< HEAD
-    return { name: tensor.name, digest: `sha256:${hash.digest('hex')}`, length: tensor.length, patchNorm, realisedNorm, paths: [...paths].sort() }
-=======
-    return { name: tensor.name, digest: `sha256:${hash.digest('hex')}`, length: tensor.length, ...norms }
->>>>>>> a4f713b (Receipts with what rounding took, GET …/receipt, and portllm verify: the merge is planned and computed again from its inputs)
+    return { name: tensor.name, digest: `sha256:${hash.digest('hex')}`, length: tensor.length, ...norms, paths: [...paths].sort() }
   }
   return tensor.put === null ? produce(async () => {}) : upload(tensor.put, tensor.length, signal, produce)
 }

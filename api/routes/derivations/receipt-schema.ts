@@ -2,7 +2,14 @@ import { z } from '@hono/zod-openapi'
 import { RULES } from '../../../patch/derivation.ts'
 import { Digest } from '../runner/runner-schema.ts'
 
-export const TensorReceipt = z.object({ name: z.string(), digest: Digest, patchNorm: z.number(), realisedNorm: z.number(), residualNorm: z.number() })
+export const TensorReceipt = z.object({
+  name: z.string(),
+  digest: Digest,
+  patchNorm: z.number(),
+  realisedNorm: z.number(),
+  residualNorm: z.number(),
+  paths: z.array(z.string()).openapi({ description: 'Paths of the merge core that computed it; the bytes do not depend on them.' }),
+})
 
 const Recipe = z
   .object({

@@ -29,11 +29,7 @@ export const Merged = z
     receipt: z
       .object({
         engine: z.object({ name: z.string(), version: z.string(), path: z.string() }),
-<<<<<<< HEAD
-        tensors: z.array(z.object({ name: z.string(), digest: Digest, patchNorm: z.number(), realisedNorm: z.number(), paths: z.array(z.string()).optional().openapi({ description: 'Paths of the merge core that computed it; the bytes do not depend on them.' }) })),
-=======
         tensors: z.array(TensorReceipt),
->>>>>>> a4f713b (Receipts with what rounding took, GET …/receipt, and portllm verify: the merge is planned and computed again from its inputs)
         seconds: z.number(),
       })
       .nullable(),

@@ -79,11 +79,7 @@ export const IngestResult = z.union([
 ])
 export const MergeResult = z.strictObject({
   engine: z.object({ name: z.string(), version: z.string(), path: z.string() }),
-<<<<<<< HEAD
-  tensors: z.array(z.object({ name: z.string(), digest: Digest, length: Size, patchNorm: z.number(), realisedNorm: z.number(), paths: z.array(z.string()) })),
-=======
-  tensors: z.array(z.object({ name: z.string(), digest: Digest, length: Size, patchNorm: z.number(), realisedNorm: z.number(), residualNorm: z.number() })),
->>>>>>> a4f713b (Receipts with what rounding took, GET …/receipt, and portllm verify: the merge is planned and computed again from its inputs)
+  tensors: z.array(z.object({ name: z.string(), digest: Digest, length: Size, patchNorm: z.number(), realisedNorm: z.number(), residualNorm: z.number(), paths: z.array(z.string()) })),
   seconds: z.number().min(0),
 })
 

@@ -4,6 +4,7 @@ import type { Database } from '../../../db/database.ts'
 import { changedTensors, derivations, extents, files, type DerivationReceipt } from '../../../db/schema.ts'
 import type { FileExtent } from '../../../patch/extent.ts'
 import { layoutMerge, mergedManifest, resolvePieces, type MergedLayout } from '../../../patch/layout.ts'
+import type { TensorReceipt } from '../../../patch/receipt.ts'
 import type { RequestContext } from '../../context.ts'
 import { ApiError } from '../../errors.ts'
 import type { Attempt } from '../../ports/job-queue.ts'
@@ -18,11 +19,7 @@ import { ASKED_FOR } from './storage.ts'
 /** What a runner says of a merge: one entry for every changed tensor. */
 export interface MergeResult {
   readonly engine: { readonly name: string; readonly version: string; readonly path: string }
-<<<<<<< HEAD
-  readonly tensors: readonly { readonly name: string; readonly digest: string; readonly length: number; readonly patchNorm: number; readonly realisedNorm: number; readonly paths: readonly string[] }[]
-=======
-  readonly tensors: readonly { readonly name: string; readonly digest: string; readonly length: number; readonly patchNorm: number; readonly realisedNorm: number; readonly residualNorm: number }[]
->>>>>>> a4f713b (Receipts with what rounding took, GET …/receipt, and portllm verify: the merge is planned and computed again from its inputs)
+  readonly tensors: readonly (TensorReceipt & { readonly length: number })[]
   readonly seconds: number
 }
 
@@ -120,11 +117,7 @@ export async function finishMerge({ ctx, tx, job, prepared: { outputs, made } }:
   const manifest = mergedManifest(layout, new Map(outputs.map(({ name, digest }) => [name, digest])))
   const receipt: DerivationReceipt = {
     engine: { ...result.engine },
-<<<<<<< HEAD
-    tensors: result.tensors.map(({ name, digest, patchNorm, realisedNorm, paths }) => ({ name, digest, patchNorm, realisedNorm, paths: [...paths] })),
-=======
     tensors: result.tensors.map(({ length: _, ...tensor }) => tensor),
->>>>>>> a4f713b (Receipts with what rounding took, GET …/receipt, and portllm verify: the merge is planned and computed again from its inputs)
     seconds: result.seconds,
   }
   await tx.update(derivations).set({ state: 'ready', manifest, receipt, readyAt: ctx.clock.now() }).where(eq(derivations.id, derivationId))
