@@ -1,6 +1,6 @@
 import { and, eq } from 'drizzle-orm'
 import { derivationPatches, derivations, models, modelVersions, organizations, patches, patchVersions } from '../../../db/schema.ts'
-import { derivationId, DerivationError, type DerivationOptions } from '../../../patch/derivation.ts'
+import { derivationId, DerivationError, type Derivation, type DerivationOptions } from '../../../patch/derivation.ts'
 import { MergePlanError, planMerge } from '../../../patch/merge-plan.ts'
 import { refusal } from '../../../patch/reason.ts'
 import type { MergeStorage } from '../../../patch/merge-storage.ts'
@@ -42,6 +42,7 @@ async function request(ctx: RequestContext, target: FoundModelVersion, judgement
     throw new ApiError('incompatible', `${refused[0]!.patch.reference} does not fit ${target.reference}: ${reasons[0]!.message}`, { reasons })
   }
   const { recipe, tensors } = readRecipe(target, judgements)
+  await requireVisibleBases(ctx, recipe, judgements)
   const id = await derivationId(recipe)
   const [present] = await ctx.db.select({ state: derivations.state }).from(derivations).where(eq(derivations.id, id))
   if (present?.state === 'ready') return id
@@ -62,6 +63,19 @@ async function request(ctx: RequestContext, target: FoundModelVersion, judgement
   })
   ctx.launcher.wake()
   return id
+}
+
+/** A base that the merge reads is an input of it, which the merged bytes can tell of: it is for who may see it. */
+async function requireVisibleBases(ctx: RequestContext, recipe: Derivation, judgements: readonly Judgement[]): Promise<void> {
+  for (const [position, { patch, base }] of judgements.entries()) {
+    if (recipe.patches[position]!.base === undefined) continue
+    const [visible] = await ctx.db
+      .select({ id: modelVersions.id })
+      .from(modelVersions)
+      .innerJoin(models, eq(models.id, modelVersions.modelId))
+      .where(and(eq(modelVersions.id, patch.version.baseVersionId), visibleTo(ctx.principal, models)))
+    if (visible === undefined) throw notFound(`The base of ${patch.reference}, which the merge reads,`, base.reference)
+  }
 }
 
 /** The recipe, and what it comes to. Throws for weights that float32 cannot hold, and for patches that do not go together. */
