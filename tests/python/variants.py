@@ -9,6 +9,8 @@ from models import DTYPES, EVOLVED
 
 ALL = tuple(DTYPES)
 IN_TORCH = ("f32", "f16", "bf16", "f64")
+# PEFT takes initial factors out of these alone, and so does the reader (patch/low-rank-edits.ts).
+PEFT_INITIALISES = ("f32", "f16", "bf16")
 NOT_F64 = tuple(dtype for dtype in ALL if dtype != "f64")
 ONE = ("bf16",)
 
@@ -408,7 +410,7 @@ INITIALISED = [
         "pissa",
         "PiSSA",
         lora={**LINEAR, "init_lora_weights": "pissa"},
-        dtypes=NOT_F64,
+        dtypes=PEFT_INITIALISES,
         options=WITH_BASE,
         peft_is_wrong="the loader takes the factors of the evolved model",
     ),
@@ -416,7 +418,7 @@ INITIALISED = [
         "pissa-rslora",
         "PiSSA with use_rslora",
         lora={**LINEAR, "init_lora_weights": "pissa", "use_rslora": True},
-        dtypes=NOT_F64,
+        dtypes=PEFT_INITIALISES,
         options=WITH_BASE,
         peft_is_wrong="the loader takes the factors of the evolved model",
     ),
@@ -424,7 +426,7 @@ INITIALISED = [
         "pissa-patterns",
         "PiSSA with rank_pattern",
         lora={**LINEAR, **PATTERNS, "init_lora_weights": "pissa"},
-        dtypes=NOT_F64,
+        dtypes=PEFT_INITIALISES,
         options=WITH_BASE,
         peft_is_wrong="the loader takes the factors of the evolved model",
     ),
@@ -433,7 +435,7 @@ INITIALISED = [
         "PiSSA on Conv1D",
         model="gpt2",
         lora={**R4, "target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, "init_lora_weights": "pissa"},
-        dtypes=NOT_F64,
+        dtypes=PEFT_INITIALISES,
         options=WITH_BASE,
         peft_is_wrong="the loader takes the factors of the evolved model",
     ),
@@ -441,7 +443,7 @@ INITIALISED = [
         "pissa-with-embeddings",
         "PiSSA, with plain LoRA on embeddings",
         lora={**R4, "target_modules": ["embed_tokens", "q_proj"], "init_lora_weights": "pissa"},
-        dtypes=NOT_F64,
+        dtypes=PEFT_INITIALISES,
         options=WITH_BASE,
         peft_is_wrong="the loader takes the factors of the evolved model",
     ),
@@ -457,7 +459,7 @@ INITIALISED = [
         "olora",
         "OLoRA",
         lora={**LINEAR, "init_lora_weights": "olora"},
-        dtypes=NOT_F64,
+        dtypes=PEFT_INITIALISES,
         options=WITH_BASE,
         peft_is_wrong="the loader takes the factors of the evolved model",
     ),
