@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises'
+import { Findings } from '../gpu-runner/jobs/findings.ts'
 import { checkShards, isShardIndex, MAX_INDEX_BYTES } from '../gpu-runner/jobs/shard-index.ts'
 import { MAX_CONFIG_LENGTH } from '../patch/adapter-config.ts'
 import { FACT_FILES, MAX_FACT_FILE_BYTES, modelFacts } from '../patch/facts.ts'
@@ -50,7 +51,9 @@ async function checkIndices(folder: string, local: readonly LocalFile[], tensors
     if (isShardIndex(path)) indices.set(path, await readText(local, path, MAX_INDEX_BYTES))
   }
   const shards = local.filter(({ path }) => path.endsWith('.safetensors')).map(({ path }) => path)
-  const [first, ...others] = checkShards(indices, shards, tensors)
+  const findings = new Findings()
+  checkShards(indices, shards, tensors, findings)
+  const [first, ...others] = findings.list()
   if (first === undefined) return
   throw new CliError(EXIT.failure, first.code, `${folder}: ${first.message}${others.length === 0 ? '' : ` ${others.length} more like it.`} Is a shard missing, or left over from an earlier save?`, { details: { findings: [first, ...others].slice(0, 100) } })
 }

@@ -1,18 +1,32 @@
 import type { Finding } from '../protocol.ts'
 
 /** Reasons of one code that are listed one by one; the rest is counted. */
-export const LISTED_FINDINGS = 20
+const LISTED_FINDINGS = 20
 
-/** At most LISTED_FINDINGS of each code, then one that counts the others. */
-export function limitFindings(findings: readonly Finding[]): Finding[] {
-  const counts = new Map<string, number>()
-  const listed = findings.filter(({ code }) => {
-    const seen = (counts.get(code) ?? 0) + 1
-    counts.set(code, seen)
-    return seen <= LISTED_FINDINGS
-  })
-  for (const [code, total] of counts) {
-    if (total > LISTED_FINDINGS) listed.push({ code, message: `${total - LISTED_FINDINGS} more like the ${LISTED_FINDINGS} listed (${code}).` })
+/** What is wrong with an upload. However much that is, only so much of it is kept. */
+export class Findings {
+  readonly #listed: Finding[] = []
+  readonly #counts = new Map<string, number>()
+
+  add(...findings: readonly Finding[]): void {
+    this.addAll(findings)
   }
-  return listed
+
+  addAll(findings: Iterable<Finding>): void {
+    for (const finding of findings) {
+      const count = (this.#counts.get(finding.code) ?? 0) + 1
+      this.#counts.set(finding.code, count)
+      if (count <= LISTED_FINDINGS) this.#listed.push(finding)
+    }
+  }
+
+  some(predicate: (finding: Finding) => boolean): boolean {
+    return this.#listed.some(predicate)
+  }
+
+  /** At most 20 of each code, then one that counts the others. */
+  list(): Finding[] {
+    const more = [...this.#counts].filter(([, count]) => count > LISTED_FINDINGS)
+    return [...this.#listed, ...more.map(([code, count]) => ({ code, message: `${count - LISTED_FINDINGS} more like the ${LISTED_FINDINGS} listed (${code}).` }))]
+  }
 }

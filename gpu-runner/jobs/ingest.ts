@@ -4,8 +4,8 @@ import { AdapterError, readAdapter } from '../../patch/adapter.ts'
 import { FACT_FILES, FactsError, MAX_FACT_FILE_BYTES, modelFacts } from '../../patch/facts.ts'
 import { checkPaths } from '../../patch/file-path.ts'
 import type { ManifestFile, ManifestTensor } from '../../patch/manifest.ts'
-import type { Finding, IngestResult, IngestSpec } from '../protocol.ts'
-import { limitFindings } from './findings.ts'
+import type { IngestResult, IngestSpec } from '../protocol.ts'
+import { Findings } from './findings.ts'
 import type { JobContext } from './job-context.ts'
 import { scanFile, type ScannedFile } from './scan-file.ts'
 import { checkShards, isShardIndex, MAX_INDEX_BYTES } from './shard-index.ts'
@@ -33,27 +33,28 @@ interface Upload {
 export async function runIngest(spec: IngestSpec, context: JobContext): Promise<IngestResult> {
   const findings = checkNames(spec)
   const scanned = await scanFiles(spec, context)
-  findings.push(...scanned.flatMap((file) => file.findings))
+  for (const file of scanned) findings.addAll(file.findings)
   const upload: Upload = {
     files: spec.files.map(({ path, size, sha256 }) => ({ path, size, etag: sha256 })),
     tensors: scanned.flatMap(({ tensors }) => tensors),
     texts: new Map(spec.files.map(({ path }, i) => [path, scanned[i]!.text])),
   }
   const manifest = spec.subject === 'model' ? await describeModel(upload, findings) : describePatch(upload, findings)
-  if (manifest === null || findings.length > 0) return { rejection: limitFindings(findings) }
+  const rejection = findings.list()
+  if (manifest === null || rejection.length > 0) return { rejection }
   return { manifest, readme: upload.texts.get('README.md') ?? null }
 }
 
-function checkNames({ files }: IngestSpec): Finding[] {
-  const findings: Finding[] = []
+function checkNames({ files }: IngestSpec): Findings {
+  const findings = new Findings()
   try {
     checkPaths(files.map(({ path }) => path))
   } catch (error) {
-    findings.push({ code: 'bad-path', message: error instanceof Error ? error.message : String(error) })
+    findings.add({ code: 'bad-path', message: error instanceof Error ? error.message : String(error) })
   }
   for (const { path } of files) {
     if (PICKLES.test(path)) {
-      findings.push({ code: 'pickle', file: path, message: `${path} is of a kind that can run code when it is loaded. Save the weights as safetensors and leave this file out.` })
+      findings.add({ code: 'pickle', file: path, message: `${path} is of a kind that can run code when it is loaded. Save the weights as safetensors and leave this file out.` })
     }
   }
   return findings
@@ -85,14 +86,14 @@ function textCap(path: string): number | null {
   return isShardIndex(path) ? MAX_INDEX_BYTES : null
 }
 
-async function describeModel({ files, tensors, texts }: Upload, findings: Finding[]) {
+async function describeModel({ files, tensors, texts }: Upload, findings: Findings) {
   const shards = files.map(({ path }) => path).filter((path) => path.endsWith('.safetensors'))
-  if (!texts.has('config.json')) findings.push({ code: 'missing-config', message: 'A model needs config.json. Upload the folder as save_pretrained() writes it.' })
-  if (shards.length === 0) findings.push({ code: 'no-safetensors', message: 'A model needs its weights as .safetensors files. Save it with save_pretrained(safe_serialization=True).' })
+  if (!texts.has('config.json')) findings.add({ code: 'missing-config', message: 'A model needs config.json. Upload the folder as save_pretrained() writes it.' })
+  if (shards.length === 0) findings.add({ code: 'no-safetensors', message: 'A model needs its weights as .safetensors files. Save it with save_pretrained(safe_serialization=True).' })
   const indices = new Map([...texts].filter(([path]) => isShardIndex(path)))
   // A shard that could not be read would make every one of its tensors look missing.
   const unread = findings.some(({ code }) => code.startsWith('safetensors-') || code === 'size-mismatch')
-  if (!unread) findings.push(...checkShards(indices, shards, tensors))
+  if (!unread) checkShards(indices, shards, tensors, findings)
   try {
     const facts = await modelFacts({
       config: texts.get('config.json') ?? null,
@@ -104,18 +105,18 @@ async function describeModel({ files, tensors, texts }: Upload, findings: Findin
     return { format: 'portllm.model/1' as const, files, tensors, facts }
   } catch (error) {
     if (!(error instanceof FactsError)) throw error
-    findings.push({ code: error.code, file: error.file, message: error.message })
+    findings.add({ code: error.code, file: error.file, message: error.message })
     return null
   }
 }
 
-function describePatch({ files, tensors, texts }: Upload, findings: Finding[]) {
+function describePatch({ files, tensors, texts }: Upload, findings: Findings) {
   for (const path of [ADAPTER_CONFIG, ADAPTER_WEIGHTS]) {
-    if (!texts.has(path)) findings.push({ code: 'missing-file', file: path, message: `A patch needs ${path}. Upload the folder as PEFT's save_pretrained() writes it.` })
+    if (!texts.has(path)) findings.add({ code: 'missing-file', file: path, message: `A patch needs ${path}. Upload the folder as PEFT's save_pretrained() writes it.` })
   }
   for (const { path } of files) {
     if (path.endsWith('.safetensors') && path !== ADAPTER_WEIGHTS) {
-      findings.push({ code: 'unexpected-weights', file: path, message: `A patch holds its weights in ${ADAPTER_WEIGHTS} alone; leave ${path} out.` })
+      findings.add({ code: 'unexpected-weights', file: path, message: `A patch holds its weights in ${ADAPTER_WEIGHTS} alone; leave ${path} out.` })
     }
   }
   const adapterConfig = texts.get(ADAPTER_CONFIG) ?? null
@@ -125,14 +126,14 @@ function describePatch({ files, tensors, texts }: Upload, findings: Finding[]) {
 }
 
 /** What cannot be applied is not published. */
-function checkAdapter(config: string, tensors: readonly ManifestTensor[], findings: Finding[]): void {
+function checkAdapter(config: string, tensors: readonly ManifestTensor[], findings: Findings): void {
   try {
     for (const { code, severity, message, remedy, tensor } of readAdapter(config, tensors).reasons) {
-      if (severity === 'refusal') findings.push({ code, message: remedy === undefined ? message : `${message} ${remedy}`, ...(tensor === undefined ? {} : { tensor }) })
+      if (severity === 'refusal') findings.add({ code, message: remedy === undefined ? message : `${message} ${remedy}`, ...(tensor === undefined ? {} : { tensor }) })
     }
   } catch (error) {
     if (!(error instanceof AdapterError)) throw error
     const tensor = tensors.find(({ name }) => name === error.where)?.name
-    findings.push({ code: error.code, file: tensor === undefined ? ADAPTER_CONFIG : ADAPTER_WEIGHTS, message: error.message, ...(tensor === undefined ? {} : { tensor }) })
+    findings.add({ code: error.code, file: tensor === undefined ? ADAPTER_CONFIG : ADAPTER_WEIGHTS, message: error.message, ...(tensor === undefined ? {} : { tensor }) })
   }
 }
