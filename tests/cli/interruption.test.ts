@@ -23,8 +23,11 @@ afterEach(() => cli.proxy.reset())
 
 const GET_MERGED = ['get', 'lab/tiny@1.0', '--patch', 'lab/kind', '--concurrency', '1', '--output']
 
+/** Of bytes that are stored, or that the registry computes when they are fetched. */
+const TRANSFER = /^\/(blobs|v1\/derivations\/[0-9a-f]{64}\/files)\//
+
 function isTransfer(method: 'GET' | 'PUT') {
-  return (passing: Passing) => passing.method === method && passing.path.startsWith('/blobs/') && passing.userAgent.startsWith('portllm/')
+  return (passing: Passing) => passing.method === method && TRANSFER.test(passing.path) && passing.userAgent.startsWith('portllm/')
 }
 
 /** Lets `count` transfers of the command line pass; the others meet `fate`. */
