@@ -11,15 +11,15 @@ const TILE_BYTES = 256 * 1024
 /** Tiles that one answer has ready, or in the making, beside the one that is being sent. */
 const TILES_AHEAD = 2
 /** What is being computed for all answers: tiles, and factors on their way. It is held no longer than the computing takes. */
-const COMPUTING_BYTES = 12 * 1024 * 1024
+const COMPUTING_BYTES = 8 * 1024 * 1024
 /** The most tiles at once; the foreign-function interface takes no more than 64 calls at a time. */
 const MAX_COMPUTING = 8
 /** What lies ready for all answers. Who gets none of it computes a tile only when it is asked for: a client that stops reading holds up nobody. */
-const AHEAD_BYTES = 6 * 1024 * 1024
+const AHEAD_BYTES = 3 * 1024 * 1024
 /** Packed factors that are kept for the next tile, or the next answer. */
-const PACKED_BYTES = 12 * 1024 * 1024
+const PACKED_BYTES = 8 * 1024 * 1024
 /** Tiles that wait to be used again. */
-const MAX_FREE = 24
+const MAX_FREE = 8
 /** Derivations whose tensors stay located. */
 const LOCATED = 16
 

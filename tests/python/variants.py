@@ -105,6 +105,7 @@ OVERLAPPING_RANKS = {"v_proj": 6, "layers.1.self_attn.v_proj": 2}
 OVERLAPPING_ALPHAS = {"self_attn.q_proj": 12, "layers.0.self_attn.q_proj": 20}
 FUSED_ON_DISK = (("save_original_format", False),)
 REPLACE = ("--absolute", "replace")
+ROUNDS_BASE = "the base, once the initialisation has been taken out of it"
 ROUNDS_UPDATE = "the update, before it is added"
 IN_TURN = "after each patch"
 WITH_BASE = ("--base", "BASE")
@@ -412,6 +413,7 @@ INITIALISED = [
         lora={**LINEAR, "init_lora_weights": "pissa"},
         dtypes=PEFT_INITIALISES,
         options=WITH_BASE,
+        peft_rounds_more=ROUNDS_BASE,
         peft_is_wrong="the loader takes the factors of the evolved model",
     ),
     merged(
@@ -420,6 +422,7 @@ INITIALISED = [
         lora={**LINEAR, "init_lora_weights": "pissa", "use_rslora": True},
         dtypes=PEFT_INITIALISES,
         options=WITH_BASE,
+        peft_rounds_more=ROUNDS_BASE,
         peft_is_wrong="the loader takes the factors of the evolved model",
     ),
     merged(
@@ -428,6 +431,7 @@ INITIALISED = [
         lora={**LINEAR, **PATTERNS, "init_lora_weights": "pissa"},
         dtypes=PEFT_INITIALISES,
         options=WITH_BASE,
+        peft_rounds_more=ROUNDS_BASE,
         peft_is_wrong="the loader takes the factors of the evolved model",
     ),
     merged(
@@ -437,6 +441,7 @@ INITIALISED = [
         lora={**R4, "target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, "init_lora_weights": "pissa"},
         dtypes=PEFT_INITIALISES,
         options=WITH_BASE,
+        peft_rounds_more=ROUNDS_BASE,
         peft_is_wrong="the loader takes the factors of the evolved model",
     ),
     merged(
@@ -445,6 +450,7 @@ INITIALISED = [
         lora={**R4, "target_modules": ["embed_tokens", "q_proj"], "init_lora_weights": "pissa"},
         dtypes=PEFT_INITIALISES,
         options=WITH_BASE,
+        peft_rounds_more=ROUNDS_BASE,
         peft_is_wrong="the loader takes the factors of the evolved model",
     ),
     merged(
@@ -461,6 +467,7 @@ INITIALISED = [
         lora={**LINEAR, "init_lora_weights": "olora"},
         dtypes=PEFT_INITIALISES,
         options=WITH_BASE,
+        peft_rounds_more=ROUNDS_BASE,
         peft_is_wrong="the loader takes the factors of the evolved model",
     ),
     merged(
@@ -683,14 +690,6 @@ REFUSED = [
         "modules whose names transformers 5 changed only in memory",
         model="vit",
         lora={**R4, "target_modules": ["q_proj"]},
-    ),
-    refused(
-        "experts-transformers-4-fused",
-        "missing-tensor",
-        "a pair for each expert onto experts that are fused on disk",
-        model="mixtral",
-        handmade=experts_of_transformers_4,
-        saved=FUSED_ON_DISK,
     ),
     refused("non-finite", "invalid_file", "NaN in a factor", lora={**R4, "target_modules": QV}, edit=make_non_finite),
     refused("fewer-layers", "fewer-layers", "a target with fewer layers", target="llama-one-layer", lora={**R4, "target_modules": QV}),
