@@ -4,8 +4,6 @@ import type { Reason } from './resolution.ts'
 
 /** Refusals for what is read but not yet merged by runner and command line. */
 export function notYetMerged({ untied }: Pick<AdapterEdits, 'untied'>): Reason[] {
-  const reasons: Reason[] = []
-  const refuse = (code: Reason['code'], title: string, tensor: string) => reasons.push(refusal(code, `The adapter needs ${title}, which this registry cannot do yet.`, { tensor, remedy: 'Train and publish a plain LoRA instead.' }))
-  if (untied !== null) refuse('tied-weights', 'untied embeddings', untied.name)
-  return reasons
+  if (untied === null) return []
+  return [refusal('tied-weights', 'The adapter needs untied embeddings, which this registry cannot do yet.', { tensor: untied.name, remedy: 'Train and publish a plain LoRA instead.' })]
 }
