@@ -2,6 +2,7 @@ import type { ChildProcess } from 'node:child_process'
 import { open, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { EXIT } from '../../cli/exit.ts'
 import { copyFixture, digests, eventually, startCommandLine, type CommandLine, type Ended } from './command-line.ts'
 import type { Fate, Passing } from './faulty-proxy.ts'
 
@@ -168,11 +169,12 @@ test('without an event stream, jobs are asked for again and again', async () => 
 test('a signal that comes twice at once, as through portllm.js, still says how to go on', async () => {
   let child: ChildProcess | undefined
   cli.proxy.decide = () => {
-    // Two of one kind might arrive as one.
+    // Two of one kind might arrive as one; of two kinds the kernel may deliver either first.
     child!.kill('SIGINT')
     child!.kill('SIGTERM')
     return 'stall'
   }
   const stopped = await cli.run(['whoami'], { onStart: (started) => (child = started) })
-  expect(stopped).toMatchObject({ code: 130, stderr: expect.stringContaining('Run the same command again') })
+  expect(stopped.stderr).toContain('Run the same command again')
+  expect([EXIT.interrupted, EXIT.terminated]).toContain(stopped.code)
 })
