@@ -7,7 +7,6 @@ import type { Edit } from '../patch/edit.ts'
 import { adapterEdits } from '../patch/edits.ts'
 import type { LayOptions } from '../patch/laying.ts'
 import type { ManifestTensor, ModelManifest, PatchManifest } from '../patch/manifest.ts'
-import { notYetMerged } from '../patch/not-yet.ts'
 import type { Reason } from '../patch/resolution.ts'
 import type { UntiedHead } from '../patch/tied-embeddings.ts'
 import { isVocabularyLayer } from '../patch/vocabulary-layers.ts'
@@ -65,7 +64,7 @@ export async function readPatch(session: Session, { folder, weight, base, option
   const adapter = readAdapter(manifest.adapterConfig, manifest.tensors)
   const [onto, from] = await Promise.all([target, base].map((model) => model && digestOriginals(session, model, adapter)))
   const laid = adapterEdits(adapter, onto!, from, options)
-  const reasons = [...laid.reasons, ...checkConsumption(adapter, laid, laid.reasons), ...notYetMerged(laid)]
+  const reasons = [...laid.reasons, ...checkConsumption(adapter, laid, laid.reasons)]
   const refusals = reasons.filter(({ severity }) => severity === 'refusal')
   if (refusals.length > 0) {
     throw new CliError(EXIT.incompatible, 'incompatible', `${folder} does not fit ${target.folder}:\n${refusals.map((reason) => `  - ${describeReason(reason)}`).join('\n')}`, { details: { reasons: refusals } })

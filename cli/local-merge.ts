@@ -1,13 +1,15 @@
 import { constants } from 'node:fs'
-import { copyFile, mkdir, readdir, rm } from 'node:fs/promises'
+import { copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { blockContributions, operandsOf, type LoadedFactor } from '../gpu-runner/core/block-contributions.ts'
 import { loadCore, type Allocate, type Core, type MergedFileSpec, type MergeProfile, type Segment } from '../gpu-runner/core/core.ts'
 import { derivationId } from '../patch/derivation.ts'
 import { DTYPE_BITS } from '../patch/dtype.ts'
-import { layoutMerge, type ChangedFile, type MergedLayout } from '../patch/layout.ts'
-import { planMerge, type StoredBytes, type TensorPlan } from '../patch/merge-plan.ts'
+import { layoutMerge, type ChangedFile, type LayoutInput, type MergedLayout } from '../patch/layout.ts'
+import { planMerge, untiedHead, type StoredBytes, type TensorPlan } from '../patch/merge-plan.ts'
 import { mergeRecipe } from '../patch/recipe.ts'
+import type { UntiedHead } from '../patch/tied-embeddings.ts'
+import { untieTexts } from '../patch/untied-texts.ts'
 import type { LocalPatch, LocalTarget } from './local-inputs.ts'
 import { openPatches, type OpenPatches } from './open-patches.ts'
 import { OWNER_NAME, type OutputFolder } from './output-folder.ts'
@@ -26,14 +28,21 @@ export interface LocalMerge {
 export async function planLocalMerge(target: LocalTarget, patches: readonly LocalPatch[]): Promise<LocalMerge> {
   const derivation = await derivationId(mergeRecipe(target.digest, patches.map((patch) => ({ ...patch, base: patch.base && patch.base.digest }))))
   const plans = planMerge({ target: target.manifest, patches: patches.map((patch) => ({ ...patch, base: patch.base && patch.base.manifest })) })
+  const untied = untiedHead(patches)
   const layout = await layoutMerge({
     derivationId: derivation,
     target: target.manifest,
     extents: new Map(target.manifest.files.map(({ path, size }) => [path, [{ blob: path, offset: 0, length: size }]])),
     metadata: new Map([...target.headers].map(([path, { metadata }]) => [path, metadata])),
     changed: new Set(plans.map(({ name }) => name)),
+    untied: untied && (await readUntiedTexts(target, untied)),
   })
   return { target, patches, derivation, plans, layout }
+}
+
+async function readUntiedTexts({ manifest, local }: LocalTarget, untied: UntiedHead): Promise<NonNullable<LayoutInput['untied']>> {
+  const texts = untieTexts(manifest, untied.source).map(async (path) => [path, await readFile(local.find((file) => file.path === path)!.absolute, 'utf8')] as const)
+  return { ...untied, texts: new Map(await Promise.all(texts)) }
 }
 
 export interface LocalResult {
@@ -61,8 +70,10 @@ export async function writeLocalMerge(session: Session, merge: LocalMerge, folde
       session.signal.throwIfAborted()
       const [source, destination] = [sources.get(file.path)!, join(folder.partial, file.path)]
       await mkdir(dirname(destination), { recursive: true })
-      if (file.changed) files.push({ source, destination, segments: fileSegments(merge, patches, core, file) })
-      else if (merge.target.headers.has(file.path)) files.push({ source, destination, segments: [{ kind: 'copy', offset: 0, length: file.size }] })
+      const isModelFile = merge.target.headers.has(file.path)
+      if (file.changed && !isModelFile) await writeFile(destination, file.header)
+      else if (file.changed) files.push({ source, destination, segments: fileSegments(merge, patches, core, file) })
+      else if (isModelFile) files.push({ source, destination, segments: [{ kind: 'copy', offset: 0, length: file.size }] })
       else await copyFile(source, destination, constants.COPYFILE_FICLONE)
     }
     const written = await core.writeMergedFiles({ files, figures: 'count', onProgress: (done, total) => progress.update(done, total), signal: session.signal })

@@ -8,7 +8,6 @@ import type { LayOptions } from './laying.ts'
 import type { ModelManifest, PatchManifest } from './manifest.ts'
 import { info, limitReasons, refusal, warning } from './reason.ts'
 import type { Lineage, Reason, ReasonCode, Resolution, Verdict } from './resolution.ts'
-import { notYetMerged } from './not-yet.ts'
 import { nameOf, tensorOf, vocabularyParts } from './tied-embeddings.ts'
 import type { UntiedHead } from './tied-embeddings.ts'
 
@@ -65,7 +64,6 @@ export function checkCompatibility(input: CompatibilityInput): Compatibility {
     ...(isIdentical ? [info('identical', 'The target is the version that the patch was trained on.')] : []),
     ...reasons,
     ...checkConsumption(adapter, laid, reasons),
-    ...notYetMerged(laid),
     ...(isIdentical ? [] : [...checkArchitecture(input), ...checkLineage(input.lineage), ...checkText(input, adapter)]),
     ...(input.policy ? checkPolicy(input.policy, isIdentical) : []),
   ]

@@ -216,7 +216,7 @@ describe('untied embeddings', () => {
   const file = Buffer.concat([header, Uint8Array.from({ length: 18 }, (_, at) => at)])
   const texts = new Map([
     ['config.json', '{\n  "tie_word_embeddings": true,\n  "text_config": {"rope_theta": 10000.0}\n}'],
-    ['model.safetensors.index.json', '{"metadata": {"total_size": 18}, "weight_map": {"embed.weight": "model.safetensors", "norm.weight": "model.safetensors"}}'],
+    ['model.safetensors.index.json', '{"metadata": {"total_parameters": 9, "total_size": 18}, "weight_map": {"embed.weight": "model.safetensors", "norm.weight": "model.safetensors"}}'],
   ])
   const contents = new Map<string, Uint8Array>([['model.safetensors', file], ...[...texts].map(([path, text]) => [path, Buffer.from(text)] as const), ['other/model.safetensors.index.json', Buffer.from('{}')]])
   const target: ModelManifest = {
@@ -248,7 +248,7 @@ describe('untied embeddings', () => {
     const [, config, index, other] = (await layoutMerge(input)).files as [MergedFile, ChangedFile, ChangedFile, MergedFile]
     const textOf = ({ header: bytes }: ChangedFile) => new TextDecoder().decode(bytes)
     expect(textOf(config)).toBe('{\n  "tie_word_embeddings": false,\n  "text_config": {"tie_word_embeddings": false, "rope_theta": 10000.0}\n}')
-    expect(JSON.parse(textOf(index))).toEqual({ metadata: { total_size: 30 }, weight_map: { 'lm_head.weight': 'model.safetensors', 'embed.weight': 'model.safetensors', 'norm.weight': 'model.safetensors' } })
+    expect(JSON.parse(textOf(index))).toEqual({ metadata: { total_parameters: 15, total_size: 30 }, weight_map: { 'lm_head.weight': 'model.safetensors', 'embed.weight': 'model.safetensors', 'norm.weight': 'model.safetensors' } })
     expect(config).toMatchObject({ changed: true, size: textOf(config).length, etag: createHash('sha256').update(textOf(config)).digest('hex'), pieces: [{ kind: 'header', length: textOf(config).length }] })
     expect(other).toMatchObject({ changed: false })
   })

@@ -27,11 +27,15 @@ function untiedConfig(text: string): string {
   return isObject(config.text_config) ? setJsonMember(outer, ['text_config', 'tie_word_embeddings'], 'false') : outer
 }
 
-function extendedIndex(text: string, { name, file, length }: Omit<ManifestTensor, 'digest' | 'offset'>): string {
+/** The totals that transformers writes grow by the head, where they are there. */
+function extendedIndex(text: string, { name, shape, file, length }: Omit<ManifestTensor, 'digest' | 'offset'>): string {
   const { metadata } = parseStrictJson(text) as { metadata?: unknown }
-  const total = isObject(metadata) ? metadata['total_size'] : undefined
   const listed = setJsonMember(text, ['weight_map', name], JSON.stringify(file.slice(folderOf(file).length)))
-  return Number.isSafeInteger(total) ? setJsonMember(listed, ['metadata', 'total_size'], String((total as number) + length)) : listed
+  const added = { total_size: length, total_parameters: shape.reduce((product, size) => product * size, 1) }
+  return Object.entries(added).reduce((index, [key, count]) => {
+    const total = isObject(metadata) ? metadata[key] : undefined
+    return Number.isSafeInteger(total) ? setJsonMember(index, ['metadata', key], String((total as number) + count)) : index
+  }, listed)
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -5,11 +5,6 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { explainError } from '../../cli/exit.ts'
 import { compareVariant, makeVariants, mergeVariant, type Variant, type VariantMerge } from './variants.ts'
 
-/** Varieties and dtypes whose code is still to come: until then they are refused, for whatever reason. */
-const NOT_YET: ReadonlySet<string> = new Set([
-  'untied-head', 'untied-together', 'untied-embeddings',
-])
-
 /** Where PEFT is wrong, a tensor of its merge is off by at least this part of the patch. */
 const WRONG = 0.05
 
@@ -33,8 +28,7 @@ for (const [name, dtypes] of Map.groupBy(variants, (variant) => variant.name)) {
   describe(`${name}: ${dtypes[0]!.feature}`, () => {
     for (const variant of dtypes) {
       for (const merge of variant.merges) {
-        const isNotYet = NOT_YET.has(variant.name) || NOT_YET.has(variant.dtype)
-        if (isNotYet || variant.refused !== '') it(isNotYet ? `${variant.dtype}, not yet` : 'refused', () => expectRefusal(variant, merge, isNotYet))
+        if (variant.refused !== '') it('refused', () => expectRefusal(variant, merge))
         else it(`${variant.dtype}, onto the ${merge.on} model`, () => expectMerge(variant, merge))
       }
     }
@@ -57,12 +51,12 @@ async function expectMerge(variant: Variant, merge: VariantMerge): Promise<void>
   }
 }
 
-async function expectRefusal(variant: Variant, merge: VariantMerge, isNotYet: boolean): Promise<void> {
+async function expectRefusal(variant: Variant, merge: VariantMerge): Promise<void> {
   const refused = await mergeVariant(variant, merge, output).then(() => null, (error: unknown) => explainError(error))
   expect(refused, 'merged').not.toBeNull()
   const { code, message, details } = refused!
   const codes = [code, ...((details?.reasons ?? []) as readonly { code: string }[]).map((reason) => reason.code)]
-  if (!isNotYet) expect(codes, message).toContain(variant.refused)
+  expect(codes, message).toContain(variant.refused)
   expect(message.length).toBeGreaterThan(20)
   expect(message).not.toMatch(/TypeError|undefined|at .*\.ts:\d+/)
   await expect(access(output)).rejects.toThrow()

@@ -3,6 +3,7 @@
     oracle.py merge --base DIR --adapter DIR --out DIR
     oracle.py compare --merged DIR --base DIR --adapter DIR[:WEIGHT] [--adapter …] [--text …]
     oracle.py logits --model DIR [--text …]
+    oracle.py load --model DIR
     oracle.py make-variants --out DIR [--only NAME …]
 """
 
@@ -20,6 +21,7 @@ import torch
 import transformers
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 IMPORT_SECONDS = time.monotonic() - started
@@ -42,6 +44,8 @@ def main() -> None:
     command = commands.add_parser("logits", help="logits of a folder after a text, in the stored dtype")
     command.add_argument("--model", type=Path, required=True)
     command.add_argument("--text", default=TEXT)
+    command = commands.add_parser("load", help="whether transformers loads a folder whole, with the numbers of its files")
+    command.add_argument("--model", type=Path, required=True)
     command = commands.add_parser("make-variants", help="tiny models, adapters of every variety, and what PEFT and float64 make of them")
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--only", nargs="*")
@@ -57,6 +61,8 @@ def main() -> None:
         result = merge(options.base, options.adapter, options.out)
     elif options.command == "compare":
         result = compare(options.merged, options.base, options.adapter, options.text)
+    elif options.command == "load":
+        result = load_whole(options.model)
     else:
         result = logits_of_folder(options.model, options.text)
     json.dump(result, sys.stdout)
@@ -66,6 +72,24 @@ def main() -> None:
 def load(folder: Path, **arguments):
     """The model with its weights in the dtype they are stored in."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype="auto", attn_implementation="eager", **arguments)
+
+
+def load_whole(folder: Path) -> dict:
+    model, loading = load(folder, output_loading_info=True)
+    stored = {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+    loaded = model.state_dict()
+    head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+    return {
+        "loading": named_problems(loading),
+        "tie_word_embeddings": model.config.tie_word_embeddings,
+        "shares_head": head.data_ptr() == embedding.data_ptr(),
+        "tensors": len(stored),
+        "differing": sorted(name for name, tensor in stored.items() if not torch.equal(tensor, loaded[name])),
+    }
+
+
+def named_problems(loading: dict) -> dict:
+    return {key: sorted(str(name) for name in loading[key]) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
 
 
 def merge(base: Path, adapter: Path, out: Path) -> dict:
@@ -92,7 +116,7 @@ def compare(merged: Path, base: Path, adapters: list[str], text: str) -> dict:
     ours, loading = load(merged, output_loading_info=True)
     chosen = [parse_adapter(adapter) for adapter in adapters]
     before = load(base).state_dict()
-    result = {"loading": {key: sorted(str(k) for k in loading[key]) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}}
+    result = {"loading": named_problems(loading)}
     our_logits = logits(ours, merged, text)
     for name, oracle in (("peft_merge", peft_merge), ("peft_deltas", peft_deltas)):
         theirs = oracle(base, chosen)

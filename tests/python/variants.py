@@ -104,6 +104,7 @@ PATTERNS = {"rank_pattern": {"v_proj": 8}, "alpha_pattern": {"q_proj": 24, "laye
 OVERLAPPING_RANKS = {"v_proj": 6, "layers.1.self_attn.v_proj": 2}
 OVERLAPPING_ALPHAS = {"self_attn.q_proj": 12, "layers.0.self_attn.q_proj": 20}
 FUSED_ON_DISK = (("save_original_format", False),)
+SHARDED = (("max_shard_size", "20KB"),)
 REPLACE = ("--absolute", "replace")
 ROUNDS_BASE = "the base, once the initialisation has been taken out of it"
 ROUNDS_UPDATE = "the update, before it is added"
@@ -131,7 +132,7 @@ PLAIN = [
     ),
     merged("adapter-bf16", "factors in bf16", lora=LINEAR, adapter_dtype=torch.bfloat16),
     merged("adapter-f16", "factors in f16", lora=LINEAR, adapter_dtype=torch.float16),
-    merged("sharded", "a model in several files", lora=LINEAR, saved=(("max_shard_size", "20KB"),)),
+    merged("sharded", "a model in several files", lora=LINEAR, saved=SHARDED),
     merged("mistral", "Mistral", model="mistral", lora=LINEAR),
     merged("gemma2", "Gemma 2, whose tied embeddings are left alone", model="gemma2", lora=LINEAR),
     merged("qwen3", "Qwen 3, whose tied embeddings are left alone", model="qwen3", lora=LINEAR),
@@ -221,6 +222,15 @@ LAYERS = [
         "an adapter with a pair for each expert",
         model="mixtral",
         handmade=experts_of_transformers_4,
+        truth="applied",
+        peft_rounds_more=ROUNDS_UPDATE,
+    ),
+    merged(
+        "experts-transformers-4-fused",
+        "an adapter with a pair for each expert, onto experts that are fused on disk",
+        model="mixtral",
+        handmade=experts_of_transformers_4,
+        saved=FUSED_ON_DISK,
         truth="applied",
         peft_rounds_more=ROUNDS_UPDATE,
     ),
@@ -486,6 +496,17 @@ TIED = [
         "LoRA on a tied head, untied on demand",
         model="llama-tied",
         lora={**R4, "target_modules": [*QV, "lm_head"]},
+        options=UNTIE,
+        peft_is_wrong="the embedding changes too",
+        peft_is_wrong_on=("base", "evolved"),
+    ),
+    merged(
+        "untied-sharded",
+        "LoRA on a tied head of a model in several files, untied on demand: the index names the new head",
+        model="llama-tied",
+        lora={**R4, "target_modules": [*QV, "lm_head"]},
+        saved=SHARDED,
+        dtypes=ONE,
         options=UNTIE,
         peft_is_wrong="the embedding changes too",
         peft_is_wrong_on=("base", "evolved"),

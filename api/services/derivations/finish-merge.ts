@@ -14,6 +14,7 @@ import type { JobRow } from '../jobs/job-view.ts'
 import { outputKey, storesTensors } from '../runner/merge-spec.ts'
 import { planMerge } from './plan-merge.ts'
 import { readFileMetadata } from './read-file-metadata.ts'
+import { readUntiedTexts } from './read-untied-texts.ts'
 import { ASKED_FOR } from './storage.ts'
 
 /** What a runner says of a merge: one entry for every changed tensor. */
@@ -72,8 +73,10 @@ export async function prepareMerge({ ctx, attempt, result }: { ctx: RequestConte
   }
   const changed = new Set(plan.changed.map(({ name }) => name))
   const touched = new Set(plan.changed.map(({ source }) => source.file))
-  const metadata = await readFileMetadata({ blobs: ctx.blobs, target: plan.target, extents: plan.targetExtents, paths: touched })
-  const layout = await layoutMerge({ derivationId, target: plan.target, extents: plan.targetExtents, metadata, changed })
+  const stored = { blobs: ctx.blobs, target: plan.target, extents: plan.targetExtents }
+  const metadata = await readFileMetadata({ ...stored, paths: touched })
+  const untied = plan.untied && (await readUntiedTexts({ ...stored, untied: plan.untied }))
+  const layout = await layoutMerge({ derivationId, target: plan.target, extents: plan.targetExtents, metadata, changed, untied })
   const headers = layout.files.flatMap((file) => (file.changed ? [{ path: file.path, bytes: file.header, sha256: createHash('sha256').update(file.header).digest('hex') }] : []))
   for (const { sha256, bytes } of headers) await ctx.blobs.putBlob(sha256, bytes)
   return { outputs, made: { layout, headers, result } }

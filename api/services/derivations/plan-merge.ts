@@ -6,8 +6,9 @@ import type { Derivation } from '../../../patch/derivation.ts'
 import { readsBase } from '../../../patch/edit.ts'
 import type { Extent } from '../../../patch/extent.ts'
 import type { ModelManifest } from '../../../patch/manifest.ts'
-import { planMerge as planTensors, type PlannedPatch, type TensorPlan } from '../../../patch/merge-plan.ts'
+import { planMerge as planTensors, untiedHead, type PlannedPatch, type TensorPlan } from '../../../patch/merge-plan.ts'
 import { layOptions } from '../../../patch/recipe.ts'
+import type { UntiedHead } from '../../../patch/tied-embeddings.ts'
 import { readExtents } from './read-extents.ts'
 
 export interface MergePlan {
@@ -19,8 +20,10 @@ export interface MergePlan {
   readonly patchExtents: readonly ReadonlyMap<string, readonly Extent[]>[]
   /** Extents of the files of each patch's base, where the merge reads it; else null. */
   readonly baseExtents: readonly (ReadonlyMap<string, readonly Extent[]> | null)[]
-  /** Every tensor that the merge changes, in the order of the target's manifest. */
+  /** Every tensor that the merge changes, in the order of the target's manifest, and last the head that it adds. */
   readonly changed: readonly TensorPlan[]
+  /** The head that is added where the embeddings are untied. */
+  readonly untied: UntiedHead | null
 }
 
 /** What a derivation comes to, from its recipe alone: the same plan whenever and wherever it is made. */
@@ -50,6 +53,7 @@ export async function planMerge({ db, derivationId }: { db: Database; derivation
     patchExtents,
     baseExtents,
     changed: planTensors({ target, patches }),
+    untied: untiedHead(patches),
   }
 }
 

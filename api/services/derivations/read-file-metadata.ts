@@ -1,8 +1,8 @@
 import type { Extent } from '../../../patch/extent.ts'
-import { sliceExtents } from '../../../patch/layout.ts'
 import type { ModelManifest } from '../../../patch/manifest.ts'
 import { EDGE_HEADER_CAP, headerLength, parseHeader } from '../../../patch/safetensors.ts'
-import { blobKey, type BlobStore } from '../../ports/blob-store.ts'
+import type { BlobStore } from '../../ports/blob-store.ts'
+import { readBytes } from './read-bytes.ts'
 
 /** An embedded server can afford more than an isolate, but no header that fills its memory. */
 const HEADER_CAP = 16 * EDGE_HEADER_CAP
@@ -22,16 +22,4 @@ export async function readFileMetadata({ blobs, target, extents, paths }: {
     metadata.set(path, parseHeader(await readBytes(blobs, list, length), size, HEADER_CAP).metadata)
   }
   return metadata
-}
-
-async function readBytes(blobs: BlobStore, extents: readonly Extent[], length: number): Promise<Uint8Array> {
-  const bytes = new Uint8Array(length)
-  let at = 0
-  for (const extent of sliceExtents(extents, 0, length)) {
-    for await (const chunk of await blobs.read(blobKey(extent.blob), { offset: extent.offset, length: extent.length })) {
-      bytes.set(chunk, at)
-      at += chunk.length
-    }
-  }
-  return bytes
 }
