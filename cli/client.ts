@@ -1,5 +1,6 @@
 import createClient from 'openapi-fetch'
 import type { components, paths } from '../build/openapi.d.ts'
+import type { DerivationOptions } from '../patch/derivation.ts'
 import type { MergeStorage } from '../patch/merge-storage.ts'
 import type { ModelManifest, PatchManifest } from '../patch/manifest.ts'
 import type { Receipt } from '../patch/receipt.ts'
@@ -29,6 +30,9 @@ export type Whoami = Schemas['Whoami']
 export type VersionKind = 'models' | 'patches'
 export interface VersionName { organization: string; name: string; version: string }
 /** A merge is there, or its job is. */
+/** What a merge may be asked for beside its inputs. */
+export interface MergeWishes extends DerivationOptions { readonly storage?: MergeStorage | undefined }
+
 export type MergeAnswer = { merged: Merged } | { job: Job; derivation: string }
 export type Registry = ReturnType<typeof createRegistry>
 
@@ -81,9 +85,9 @@ export function createRegistry(connection: Connection, signal: AbortSignal) {
     setDistTag: (org: string, name: string, tag: string, version: string) => call(api.PUT('/v1/patches/{org}/{name}/dist-tags/{tag}', { params: { path: { org, name, tag } }, body: { version } })),
     removeDistTag: (org: string, name: string, tag: string) => call(api.DELETE('/v1/patches/{org}/{name}/dist-tags/{tag}', { params: { path: { org, name, tag } } })),
 
-    resolve: (target: string, patch: string[]) => call(api.GET('/v1/resolve', { params: { query: { target, patch } } })),
-    requestMerged: ({ organization: org, name, version }: VersionName, patch: string[], storage?: MergeStorage): Promise<MergeAnswer> =>
-      call(api.GET('/v1/models/{org}/{name}/{version}/merged', { params: { path: { org, name, version }, query: { patch, storage } }, headers: PREFER })).then(toMergeAnswer),
+    resolve: (target: string, patch: string[], options: DerivationOptions) => call(api.GET('/v1/resolve', { params: { query: { target, patch, ...options } } })),
+    requestMerged: ({ organization: org, name, version }: VersionName, patch: string[], wishes: MergeWishes): Promise<MergeAnswer> =>
+      call(api.GET('/v1/models/{org}/{name}/{version}/merged', { params: { path: { org, name, version }, query: { patch, ...wishes } }, headers: PREFER })).then(toMergeAnswer),
     requestDerivation: (body: Schemas['DerivationRequest']): Promise<MergeAnswer> => call(api.POST('/v1/derivations', { body, headers: PREFER })).then(toMergeAnswer),
     setDerivationStorage: (id: string, storage: MergeStorage): Promise<MergeAnswer> => call(api.PUT('/v1/derivations/{id}/storage', { params: { path: { id } }, body: { storage }, headers: PREFER })).then(toMergeAnswer),
     getDerivation: (id: string) => call(api.GET('/v1/derivations/{id}', { params: { path: { id } } })),

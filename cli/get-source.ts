@@ -2,7 +2,7 @@ import { isDigest, RULES, type Rule } from '../patch/derivation.ts'
 import type { ManifestTensor } from '../patch/manifest.ts'
 import type { MergeStorage } from '../patch/merge-storage.ts'
 import { formatReference, parseReference } from '../patch/reference.ts'
-import type { MergeAnswer, Merged, Plan, Registry, VersionName } from './client.ts'
+import type { MergeAnswer, Merged, MergeWishes, Plan, Registry, VersionName } from './client.ts'
 import { CliError, EXIT, usageError } from './exit.ts'
 import { requireSuccess, waitForJob } from './job-wait.ts'
 import type { Lockfile } from './lockfile.ts'
@@ -23,12 +23,13 @@ export type SourceKind = 'model' | 'patch'
 
 /**
  * A merged model: the target with patches, waiting for the merge where it has to run first, and kept by the registry as
- * `storage` says.
+ * `storage` of the wishes says.
  */
-export async function mergedSource(registry: Registry, target: string, patches: readonly string[], quiet: boolean, storage?: MergeStorage): Promise<GetSource> {
+export async function mergedSource(registry: Registry, target: string, patches: readonly string[], wishes: MergeWishes, quiet: boolean): Promise<GetSource> {
   for (const patch of patches) parseReference(patch)
-  const answer = await registry.requestMerged(await modelVersionName(registry, target), [...patches], storage)
+  const answer = await registry.requestMerged(await modelVersionName(registry, target), [...patches], wishes)
   const merged = await finishMerge(registry, answer, quiet)
+  const { storage } = wishes
   return describeMerged(registry, storage === undefined || storage === merged.storage ? merged : await changeStorage(registry, merged.id, storage, quiet))
 }
 

@@ -1,5 +1,6 @@
 import { Option, type Command } from 'commander'
 import semver from 'semver'
+import type { LayOptions } from '../../patch/laying.ts'
 import type { MergeStorage } from '../../patch/merge-storage.ts'
 import { isDistTag, parseReference } from '../../patch/reference.ts'
 import type { Registry } from '../client.ts'
@@ -8,10 +9,10 @@ import { describeStorage, formatBytes, formatFields, plural } from '../format.ts
 import { getInto } from '../get.ts'
 import { lockedSource, mergedSource, versionSource, type GetSource, type SourceKind } from '../get-source.ts'
 import { LOCKFILE_NAME, readLockfile, type Lockfile } from '../lockfile.ts'
-import { collectOption, integerOption } from '../option-values.ts'
+import { addLayOptions, chosenOptions, collectOption, integerOption } from '../option-values.ts'
 import { addCommand, answerWith, type Answer, type CommonOptions, type Session } from '../session.ts'
 
-interface GetOptions extends CommonOptions {
+interface GetOptions extends CommonOptions, Partial<LayOptions> {
   patch?: string[]
   output: string
   kind?: SourceKind
@@ -46,11 +47,13 @@ export function addGet(program: Command): void {
     .option('-f, --force', 'replace an output folder that is not empty')
     .option('--concurrency <n>', 'parallel downloads', integerOption(1, 64), 6)
     .addHelpText('after', EXAMPLES)
+  addLayOptions(command)
   answerWith(command, (session, options: GetOptions, target: string | undefined) => get(session, options, target))
 }
 
 async function get(session: Session, options: GetOptions, target: string | undefined): Promise<Answer> {
   if (options.storage !== undefined && (options.lock !== undefined || options.frozen)) throw usageError('--storage does not go with a lockfile: use "portllm storage" for a merged model that exists.')
+  if ((options.absolute ?? options.tied) !== undefined && (options.lock !== undefined || options.frozen)) throw usageError('--absolute and --tied do not go with a lockfile, which says how its merge was made.')
   const lockPath = options.lock ?? (options.frozen ? LOCKFILE_NAME : null)
   if (lockPath === null && target === undefined) throw usageError('The target is missing: write organization/model@version, or give --lock with a lockfile.')
   for (const text of [...(target === undefined ? [] : [target]), ...(options.patch ?? [])]) parseReference(text)
@@ -72,10 +75,11 @@ async function get(session: Session, options: GetOptions, target: string | undef
 
 function askedSource(session: Session, registry: Registry, options: GetOptions, target: string): Promise<GetSource> {
   const patches = options.patch ?? []
-  if (patches.length === 0 && options.storage !== undefined) throw usageError('--storage is for merged models: name a --patch as well.')
+  const forMerges = (['storage', 'absolute', 'tied'] as const).find((name) => options[name] !== undefined)
+  if (patches.length === 0 && forMerges !== undefined) throw usageError(`--${forMerges} is for merged models: name a --patch as well.`)
   if (patches.length === 0) return versionSource(registry, target, options.kind)
   if (options.kind === 'patch') throw usageError('--kind patch does not go with --patch: patches are merged onto a model.')
-  return mergedSource(registry, target, patches, session.quiet, options.storage)
+  return mergedSource(registry, target, patches, { ...chosenOptions(options), storage: options.storage }, session.quiet)
 }
 
 /** What is asked beside a lockfile must be what the lockfile says; ranges and tags are what it has settled. */

@@ -1,23 +1,21 @@
 import { rm } from 'node:fs/promises'
-import { Option, type Command } from 'commander'
+import type { Command } from 'commander'
 import { checkWeight } from '../../patch/derivation.ts'
-import { ABSOLUTE_OPTIONS, TIED_OPTIONS, type LayOptions } from '../../patch/laying.ts'
+import type { LayOptions } from '../../patch/laying.ts'
 import { usageError } from '../exit.ts'
 import { formatBytes, formatFields, plural } from '../format.ts'
 import { readPatch, readTarget, type LocalPatch, type LocalTarget } from '../local-inputs.ts'
 import { planLocalMerge, writeLocalMerge } from '../local-merge.ts'
 import { describeProfile, mergeProfile } from '../merge-profile.ts'
-import { collectOption } from '../option-values.ts'
+import { addLayOptions, chosenOptions, collectOption } from '../option-values.ts'
 import { openOutputFolder } from '../output-folder.ts'
 import { describeReason } from '../reasons.ts'
 import { addCommand, answerWith, type Answer, type CommonOptions, type Session } from '../session.ts'
 
-interface MergeOptions extends CommonOptions {
+interface MergeOptions extends CommonOptions, Partial<LayOptions> {
   output: string
   weight?: string[]
   base?: string[]
-  absolute?: LayOptions['absolute']
-  tied?: LayOptions['tied']
   force?: boolean
   profile?: boolean
 }
@@ -38,11 +36,10 @@ export function addMerge(program: Command): void {
     .requiredOption('-o, --output <folder>', 'folder to make')
     .option('-w, --weight <weight>', 'weight of the first patch, then of the second, …; 1 where not given', collectOption)
     .option('-b, --base <model-folder>', 'the exact model that the patches were trained on; repeatable, one for each patch where they differ', collectOption)
-    .addOption(new Option('--absolute <how>', 'full values in a patch: add the difference to the base, or replace what the target has learned').choices(ABSOLUTE_OPTIONS))
-    .addOption(new Option('--tied <how>', 'a patch that changes one end of tied embeddings: refuse it, or untie them in the merged model').choices(TIED_OPTIONS))
     .option('-f, --force', 'replace an output folder that is not empty')
     .option('--profile', 'say where the time went')
     .addHelpText('after', EXAMPLES)
+  addLayOptions(command)
   answerWith(command, (session, options: MergeOptions, model: string, patches: string[]) => merge(session, options, model, patches))
 }
 
@@ -51,7 +48,6 @@ async function merge(session: Session, options: MergeOptions, model: string, fol
   if (weights.length > folders.length) throw usageError(`There are ${plural(weights.length, 'weight')} for ${plural(folders.length, 'patch', 'patches')}.`)
   const bases = options.base ?? []
   if (bases.length > 1 && bases.length !== folders.length) throw usageError(`There are ${bases.length} bases for ${plural(folders.length, 'patch', 'patches')}: name one for all, or one for each.`)
-  const lay = { ...(options.absolute && { absolute: options.absolute }), ...(options.tied && { tied: options.tied }) }
   const output = await openOutputFolder(options.output, options.force ?? false)
   try {
     const target = await readTarget(session, model)
@@ -61,7 +57,7 @@ async function merge(session: Session, options: MergeOptions, model: string, fol
       const of = bases.length > 1 ? bases[index] : bases[0]
       if (of !== undefined && !models.has(of)) models.set(of, await readTarget(session, of))
       const base = of === undefined ? null : models.get(of)!
-      patches.push(await readPatch(session, { folder, weight: weights[index] ?? 1, base, options: lay }, target))
+      patches.push(await readPatch(session, { folder, weight: weights[index] ?? 1, base, options: chosenOptions(options) }, target))
       if (base === null) session.warn(`Warning: what ${folder} was trained on is not known here (--base); only names and shapes were checked.`)
       for (const reason of patches.at(-1)!.reasons) {
         if (reason.severity === 'warning') session.warn(`Warning: ${describeReason(reason)}`)

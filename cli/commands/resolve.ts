@@ -1,9 +1,11 @@
 import type { Command } from 'commander'
+import type { LayOptions } from '../../patch/laying.ts'
 import { formatReference, parseReference } from '../../patch/reference.ts'
 import type { Resolution } from '../client.ts'
 import { figuresLine } from '../analysis-table.ts'
 import { EXIT } from '../exit.ts'
 import { formatFields, plural } from '../format.ts'
+import { addLayOptions, chosenOptions } from '../option-values.ts'
 import { describeReason } from '../reasons.ts'
 import { modelVersionName } from '../references.ts'
 import { addCommand, answerWith, type Answer, type CommonOptions, type Session } from '../session.ts'
@@ -20,14 +22,15 @@ export function addResolve(program: Command): void {
   const command = addCommand(program, 'resolve <patches...>', 'may these patches go onto this target?')
     .requiredOption('-t, --target <org/name@version>', 'the model version that they are to go onto')
     .addHelpText('after', EXAMPLES)
+  addLayOptions(command)
   answerWith(command, resolve)
 }
 
-async function resolve(session: Session, options: CommonOptions & { target: string }, patches: string[]): Promise<Answer> {
+async function resolve(session: Session, options: CommonOptions & Partial<LayOptions> & { target: string }, patches: string[]): Promise<Answer> {
   for (const patch of patches) parseReference(patch)
   const registry = await session.connect()
   const { organization, name, version } = await modelVersionName(registry, options.target)
-  const resolution = await registry.resolve(formatReference({ organization, name, selector: version }), patches)
+  const resolution = await registry.resolve(formatReference({ organization, name, selector: version }), patches, chosenOptions(options))
   return { json: resolution, text: describe(resolution), exit: resolution.verdict === 'incompatible' ? EXIT.incompatible : EXIT.ok }
 }
 

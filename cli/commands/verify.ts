@@ -1,17 +1,18 @@
 import type { Command } from 'commander'
 import { derivationId } from '../../patch/derivation.ts'
+import type { LayOptions } from '../../patch/laying.ts'
 import { sampleNames, type Receipt } from '../../patch/receipt.ts'
 import { parseReference } from '../../patch/reference.ts'
 import type { Merged, Registry } from '../client.ts'
 import { CliError, EXIT, usageError } from '../exit.ts'
 import { formatFields, plural } from '../format.ts'
-import { collectOption, integerOption } from '../option-values.ts'
+import { addLayOptions, chosenOptions, collectOption, integerOption } from '../option-values.ts'
 import { startProgress } from '../progress.ts'
 import { modelVersionName } from '../references.ts'
 import { planRederivation, type Rederivation } from '../rederive.ts'
 import { addCommand, answerWith, type Answer, type CommonOptions, type Session } from '../session.ts'
 
-interface VerifyOptions extends CommonOptions {
+interface VerifyOptions extends CommonOptions, Partial<LayOptions> {
   patch?: string[]
   derivation?: string
   sample?: number
@@ -35,6 +36,7 @@ export function addVerify(program: Command): void {
     .option('--sample <n>', 'compute only this many of the changed tensors', integerOption(1, 1_000_000))
     .option('--seed <n>', 'chooses the sample', integerOption(0, 2 ** 32 - 1), 0)
     .addHelpText('after', EXAMPLES)
+  addLayOptions(command)
   answerWith(command, (session, options: VerifyOptions, target: string | undefined) => verify(session, options, target))
 }
 
@@ -54,11 +56,11 @@ async function verify(session: Session, options: VerifyOptions, target: string |
 
 async function findMerged(registry: Registry, options: VerifyOptions, target: string | undefined): Promise<Merged> {
   if (options.derivation !== undefined) {
-    if (target !== undefined || options.patch !== undefined) throw usageError('--derivation names the merged model: leave target and --patch away.')
+    if (target !== undefined || (options.patch ?? options.absolute ?? options.tied) !== undefined) throw usageError('--derivation names the merged model: leave target, --patch, --absolute and --tied away.')
     return registry.getDerivation(options.derivation)
   }
   if (target === undefined || options.patch === undefined) throw usageError('Name the merged model: a target and at least one --patch, or --derivation with its id.')
-  const answer = await registry.requestMerged(await modelVersionName(registry, target), options.patch)
+  const answer = await registry.requestMerged(await modelVersionName(registry, target), options.patch, chosenOptions(options))
   return 'merged' in answer ? answer.merged : registry.getDerivation(answer.derivation)
 }
 

@@ -523,7 +523,7 @@ TIED = [
     merged(
         "untied-embeddings",
         "LoRA on tied embeddings, untied on demand",
-        model="qwen3",
+        model="llama-tied",
         lora={**R4, "target_modules": [*QV, "embed_tokens"]},
         options=UNTIE,
         peft_is_wrong="the head changes too",

@@ -9,7 +9,12 @@ export const PatchReferences = z
   .transform((value) => (typeof value === 'string' ? [value] : value))
   .openapi({ type: 'array', items: { type: 'string' }, description: '`org/name`, with `@version`, `@range` or `@tag`, and `:weight`. Repeat it for several patches; their order is the order of summation.', example: ['hospital/triage@^1:0.5'] })
 
-export const DerivationOptions = z.strictObject({ absolute: z.literal('replace').optional(), tied: z.literal('untie').optional() }).openapi('DerivationOptions')
+export const DerivationOptions = z
+  .strictObject({
+    absolute: z.literal('replace').optional().openapi({ description: 'Full values of a patch are written over what the target has learned; without it, what training changed of the base is added.' }),
+    tied: z.literal('untie').optional().openapi({ description: 'Where a patch changes one end of tied embeddings, the merged model gets a head of its own; without it, such a patch is refused.' }),
+  })
+  .openapi('DerivationOptions')
 
 export const Storage = z.enum(['computed', 'materialised'])
 

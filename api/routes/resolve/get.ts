@@ -4,7 +4,7 @@ import { REASON_CODES, SEVERITIES, VERDICTS } from '../../../patch/resolution.ts
 import { resolvePatches } from '../../services/resolutions/resolve.ts'
 import { AnalysisParts } from '../analyses/analysis-schema.ts'
 import { errorResponses, jsonContent } from '../error-responses.ts'
-import { PatchReferences } from '../merged/merged-schema.ts'
+import { DerivationOptions, PatchReferences } from '../merged/merged-schema.ts'
 import { Digest } from '../runner/runner-schema.ts'
 import { tokenOptional } from '../security.ts'
 
@@ -41,13 +41,13 @@ const route = createRoute({
   tags: ['merging'],
   summary: 'May these patches go onto this target?',
   security: tokenOptional,
-  request: { query: z.object({ patch: PatchReferences, target: z.string().openapi({ example: 'lab/mistral@2.0' }) }) },
+  request: { query: z.object({ patch: PatchReferences, target: z.string().openapi({ example: 'lab/mistral@2.0' }), ...DerivationOptions.shape }) },
   responses: { 200: jsonContent(Resolution, 'The verdict and every reason for it.'), ...errorResponses(404, 409, 410) },
 })
 
 export function registerResolvePatches(app: App): void {
   app.openapi(route, async (c) => {
-    const { patch, target } = c.req.valid('query')
-    return c.json((await resolvePatches({ ctx: c.var.ctx, input: { target, patches: patch } })) as z.infer<typeof Resolution>, 200)
+    const { patch, target, ...options } = c.req.valid('query')
+    return c.json((await resolvePatches({ ctx: c.var.ctx, input: { target, patches: patch, options } })) as z.infer<typeof Resolution>, 200)
   })
 }

@@ -22,9 +22,9 @@ import { servingObstacle, settleStorage } from './storage.ts'
  * The merged model of a target and patches, by reference. Returns its derivation's id; a job is on its way where it is
  * not ready. `storage` says how the result of a merge that this starts is kept.
  */
-export async function requestMerge({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly string[]; storage?: MergeStorage | undefined } }): Promise<string> {
+export async function requestMerge({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly string[]; options?: DerivationOptions; storage?: MergeStorage | undefined } }): Promise<string> {
   const target = await findTarget({ ctx, reference: input.target })
-  return request(ctx, target, await judgeAll({ ctx, target, references: input.patches }), input.storage)
+  return request(ctx, target, await judgeAll({ ctx, target, references: input.patches, options: input.options }), input.storage)
 }
 
 /** The same by exact digests, as a lockfile has them: what was yanked since still works. */

@@ -17,7 +17,7 @@ export interface Judgement extends Compatibility {
 }
 
 /** What design.md's steps of resolution say of one patch on one published target. */
-export async function judgePatch({ ctx, patch, target, options = {} }: { ctx: RequestContext; patch: SelectedPatch; target: FoundModelVersion; options?: Partial<LayOptions> }): Promise<Judgement> {
+export async function judgePatch({ ctx, patch, target, options = {} }: { ctx: RequestContext; patch: SelectedPatch; target: FoundModelVersion; options?: Partial<LayOptions> | undefined }): Promise<Judgement> {
   const [base] = await ctx.db.select().from(modelVersions).where(eq(modelVersions.id, patch.version.baseVersionId))
   const lineage = await findLineage(ctx, base!.id, target)
   const { targetRange } = patch.version

@@ -1,6 +1,6 @@
 import { eq } from 'drizzle-orm'
 import { derivations } from '../../../db/schema.ts'
-import { derivationId, type Derivation } from '../../../patch/derivation.ts'
+import { derivationId, type Derivation, type DerivationOptions } from '../../../patch/derivation.ts'
 import { mergeRecipe } from '../../../patch/recipe.ts'
 import { VERDICTS, type Lineage, type Reason, type Verdict } from '../../../patch/resolution.ts'
 import type { RequestContext } from '../../context.ts'
@@ -29,9 +29,9 @@ export interface ResolutionView {
 }
 
 /** May these patches go onto this target, and does the merged model exist already? The verdict is the worst of theirs. */
-export async function resolvePatches({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly string[] } }): Promise<ResolutionView> {
+export async function resolvePatches({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly string[]; options?: DerivationOptions } }): Promise<ResolutionView> {
   const target = await findTarget({ ctx, reference: input.target })
-  const judgements = await judgeAll({ ctx, target, references: input.patches })
+  const judgements = await judgeAll({ ctx, target, references: input.patches, options: input.options })
   const evidence = await findEvidence({ ctx, targetVersionId: target.version.id, patchVersionIds: judgements.map(({ patch }) => patch.version.id) })
   const verdict = worstVerdict(judgements)
   const id = verdict === 'incompatible' ? null : await derivationIdOf(target, judgements)
@@ -56,9 +56,9 @@ export async function findTarget({ ctx, reference }: { ctx: RequestContext; refe
   return found
 }
 
-export async function judgeAll({ ctx, target, references }: { ctx: RequestContext; target: FoundModelVersion; references: readonly string[] }): Promise<Judgement[]> {
+export async function judgeAll({ ctx, target, references, options }: { ctx: RequestContext; target: FoundModelVersion; references: readonly string[]; options?: DerivationOptions | undefined }): Promise<Judgement[]> {
   const judgements: Judgement[] = []
-  for (const patch of await selectPatches({ ctx, references })) judgements.push(await judgePatch({ ctx, patch, target }))
+  for (const patch of await selectPatches({ ctx, references })) judgements.push(await judgePatch({ ctx, patch, target, options }))
   return judgements
 }
 
