@@ -2,15 +2,18 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "analysis_factors.h"
 #include "analysis_kernels.h"
 #include "elements.h"
+#include "handles.h"
 #include "parallel.h"
 #include "portllm_analysis.h"
 #include "status.h"
 #include "tensor.h"
+#include "tile_sizes.h"
 
 namespace portllm {
 namespace {
@@ -60,6 +63,7 @@ struct portllm_analysis {
   uint64_t rows_done = 0;
   bool sealed = false;
   bool failed = false;
+  std::mutex calling;
 
   void seal(const AnalysisKernels &kernels);
   void walk_rows(const AnalysisKernels &kernels, uint64_t count, const uint8_t *base, const uint8_t *target, RowSums *row_sums, double *dots) const;
@@ -207,6 +211,11 @@ void append_factor(Columns &to, const portllm_matrix &matrix, const char *name, 
     fail(PORTLLM_INVALID, "the %s factor of %llu x %llu does not lie within its %llu bytes", name, static_cast<unsigned long long>(rows),
          static_cast<unsigned long long>(cols), static_cast<unsigned long long>(matrix.size));
   }
+  // Strides of 0 would make a few bytes stand for any number of elements, each of which is widened.
+  if (rows > elements / cols) {
+    fail(PORTLLM_INVALID, "the %s factor has %llu elements, but %llu x %llu are needed", name, static_cast<unsigned long long>(elements),
+         static_cast<unsigned long long>(rows), static_cast<unsigned long long>(cols));
+  }
   const uint64_t count = by_rows ? rows : cols, length = by_rows ? cols : rows;
   const uint64_t step = by_rows ? matrix.row_stride : matrix.col_stride, stride = by_rows ? matrix.col_stride : matrix.row_stride;
   checked_product(to.values.size() + checked_product(count, to.stride, "a factor"), sizeof(double), "a factor");
@@ -222,17 +231,25 @@ void append_factor(Columns &to, const portllm_matrix &matrix, const char *name, 
   }
 }
 
-void require_open(const portllm_analysis *analysis) {
-  if (!analysis) fail(PORTLLM_INVALID, "the analysis is null");
-  if (analysis->failed) fail(PORTLLM_INVALID, "an earlier call of this analysis failed");
-}
-
-void require_complete(const portllm_analysis *analysis) {
-  require_open(analysis);
-  if (analysis->rows_done != analysis->rows) {
-    fail(PORTLLM_INVALID, "%llu of %llu rows have come", static_cast<unsigned long long>(analysis->rows_done), static_cast<unsigned long long>(analysis->rows));
+// An analysis while one call works on it; others wait. It lives until the call ends, whatever is freed meanwhile.
+class OpenAnalysis {
+ public:
+  explicit OpenAnalysis(const portllm_analysis *handle) : analysis_(Handles<portllm_analysis>::get(handle, "analysis")), calling_(analysis_->calling) {
+    if (analysis_->failed) fail(PORTLLM_INVALID, "an earlier call of this analysis failed");
   }
-}
+
+  portllm_analysis *operator->() const { return analysis_.get(); }
+
+  void require_complete() const {
+    if (analysis_->rows_done != analysis_->rows) {
+      fail(PORTLLM_INVALID, "%llu of %llu rows have come", static_cast<unsigned long long>(analysis_->rows_done), static_cast<unsigned long long>(analysis_->rows));
+    }
+  }
+
+ private:
+  const std::shared_ptr<portllm_analysis> analysis_;
+  const std::lock_guard<std::mutex> calling_;
+};
 
 }  // namespace
 
@@ -249,21 +266,21 @@ int32_t portllm_analysis_create(int32_t base_dtype, int32_t target_dtype, uint64
     checked_product(checked_product(rows, cols, "the tensor"), sizeof(double), "the tensor");
     checked_product(rows + kPad, sizeof(double), "the tensor");
     checked_product(cols + kPad, sizeof(double), "the tensor");
-    auto made = std::make_unique<portllm_analysis>();
+    auto made = std::make_shared<portllm_analysis>();
     made->base_dtype = base_dtype;
     made->target_dtype = target_dtype;
     made->rows = rows;
     made->cols = cols;
     made->left = Columns(rows);
     made->right = made->sampled = Columns(cols);
-    *analysis = made.release();
+    *analysis = Handles<portllm_analysis>::add(std::move(made));
   });
 }
 
-int32_t portllm_analysis_add(portllm_analysis *analysis, const portllm_matrix *left, const portllm_matrix *right,
+int32_t portllm_analysis_add(portllm_analysis *handle, const portllm_matrix *left, const portllm_matrix *right,
                              uint64_t rank, double scale, char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
-    require_open(analysis);
+    const OpenAnalysis analysis(handle);
     if (!left || !right) fail(PORTLLM_INVALID, "a factor is null");
     if (analysis->sealed) fail(PORTLLM_INVALID, "rows have come: no more can be added");
     if (rank == 0) fail(PORTLLM_INVALID, "the rank is 0");
@@ -281,10 +298,10 @@ int32_t portllm_analysis_add(portllm_analysis *analysis, const portllm_matrix *l
   });
 }
 
-int32_t portllm_analysis_sample(portllm_analysis *analysis, const uint64_t *rows, uint64_t count, const void *base,
+int32_t portllm_analysis_sample(portllm_analysis *handle, const uint64_t *rows, uint64_t count, const void *base,
                                 uint64_t base_bytes, char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
-    require_open(analysis);
+    const OpenAnalysis analysis(handle);
     if (analysis->sealed || !analysis->samples.empty()) fail(PORTLLM_INVALID, "rows are sampled once, before the first have come");
     if (!rows || !base || count == 0) fail(PORTLLM_INVALID, "no rows are sampled");
     if (count > analysis->rows) fail(PORTLLM_INVALID, "more rows are sampled than there are");
@@ -304,13 +321,13 @@ int32_t portllm_analysis_sample(portllm_analysis *analysis, const uint64_t *rows
   });
 }
 
-int32_t portllm_analysis_rows(portllm_analysis *analysis, int32_t path, uint32_t threads, uint64_t first_row,
+int32_t portllm_analysis_rows(portllm_analysis *handle, int32_t path, uint32_t threads, uint64_t first_row,
                               uint64_t row_count, const void *base, uint64_t base_bytes, const void *target,
                               uint64_t target_bytes, char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
-    require_open(analysis);
+    const OpenAnalysis analysis(handle);
     if (!base || !target) fail(PORTLLM_INVALID, "the rows' memory is null");
-    if (threads == 0) fail(PORTLLM_INVALID, "at least one thread is needed");
+    if (threads == 0 || threads > kThreadCap) fail(PORTLLM_INVALID, "%u threads: 1 to %u are possible", threads, kThreadCap);
     if (first_row != analysis->rows_done || row_count == 0 || row_count > analysis->rows - first_row) {
       fail(PORTLLM_INVALID, "rows %llu..+%llu do not follow the %llu of %llu rows that have come", static_cast<unsigned long long>(first_row),
            static_cast<unsigned long long>(row_count), static_cast<unsigned long long>(analysis->rows_done), static_cast<unsigned long long>(analysis->rows));
@@ -352,11 +369,12 @@ int32_t portllm_analysis_rows(portllm_analysis *analysis, int32_t path, uint32_t
   });
 }
 
-int32_t portllm_analysis_finish(const portllm_analysis *analysis, int32_t path, portllm_analysis_sums *sums,
+int32_t portllm_analysis_finish(const portllm_analysis *handle, int32_t path, portllm_analysis_sums *sums,
                                 char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
     if (!sums) fail(PORTLLM_INVALID, "the place for the sums is null");
-    require_complete(analysis);
+    const OpenAnalysis analysis(handle);
+    analysis.require_complete();
     const AnalysisKernels &kernels = kernels_of(path);
     const FloatMode mode;
     portllm_analysis_sums result = analysis->sums;
@@ -379,15 +397,16 @@ int32_t portllm_analysis_finish(const portllm_analysis *analysis, int32_t path, 
   });
 }
 
-int32_t portllm_analysis_matches(const portllm_analysis *analysis, portllm_row_match *matches, uint64_t count,
+int32_t portllm_analysis_matches(const portllm_analysis *handle, portllm_row_match *matches, uint64_t count,
                                  char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
-    require_complete(analysis);
+    const OpenAnalysis analysis(handle);
+    analysis.require_complete();
     if (count != analysis->samples.size() || (count > 0 && !matches)) fail(PORTLLM_INVALID, "there are %zu sampled rows", analysis->samples.size());
     for (uint64_t k = 0; k < count; k++) matches[k] = analysis->samples[k].match;
   });
 }
 
-void portllm_analysis_free(portllm_analysis *analysis) { delete analysis; }
+void portllm_analysis_free(portllm_analysis *handle) { Handles<portllm_analysis>::remove(handle); }
 
 }  // extern "C"

@@ -4,7 +4,7 @@
  * W and W' stream through once, in order; memory is that of the factors in float64, whatever the rows.
  *
  * The same conventions as portllm_core.h: every argument is checked, a refusal comes as a status and
- * one sentence, no pointer is kept. All sums are float64 in a fixed order, so that the figures depend
+ * one sentence, no pointer is kept. Calls on one analysis wait for each other. All sums are float64 in a fixed order, so that the figures depend
  * neither on threads, nor on how the rows are cut, nor on the path.
  */
 #ifndef PORTLLM_ANALYSIS_H
@@ -78,7 +78,6 @@ typedef struct {
 PORTLLM_EXPORT int32_t portllm_analysis_matches(const portllm_analysis *analysis, portllm_row_match *matches,
                                                 uint64_t count, char *message, size_t message_size);
 
-/* Must not overlap with other calls on the same analysis. */
 PORTLLM_EXPORT void portllm_analysis_free(portllm_analysis *analysis);
 
 #ifdef __cplusplus

@@ -3,8 +3,8 @@
  *
  * Every function checks all of its arguments. Those that can fail return a portllm_status and write
  * one sentence, always terminated, into `message` (may be NULL). No function keeps a pointer that it
- * was given, none calls back, and all are safe to call from several threads at once. A tensor or source
- * that was freed is refused like NULL, and lives until calls that had begun with it have ended.
+ * was given, none calls back, and all are safe to call from several threads at once. A tensor, source
+ * or analysis that was freed is refused like NULL, and lives until calls that had begun with it have ended.
  */
 #ifndef PORTLLM_CORE_H
 #define PORTLLM_CORE_H

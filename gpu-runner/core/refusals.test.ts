@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { openAnalysisLibrary, type AnalysisHandle } from './analysis-library.ts'
 import { loadCore } from './core.ts'
 import { CoreError, openLibrary, PATHS, type CorePath } from './library.ts'
 import { toBytes } from './reference.ts'
@@ -125,3 +126,59 @@ describe('refusals', () => {
   })
 })
 
+
+describe('handles of an analysis', async () => {
+  const native = await openAnalysisLibrary()
+  const [rows, cols] = [2000, 512]
+  const bytes = new Uint8Array(rows * cols * 4)
+  const matrix = { bytes: new Uint8Array(new Float32Array(4 * rows).fill(1).buffer), dtype: 0, offset: 0, strides: [1, 1] as const }
+
+  test('that are none are refused everywhere, and freed twice without harm', async () => {
+    const gone = native.create(0, 0, rows, cols)
+    native.free(gone)
+    native.free(gone)
+    native.free(0x1000n)
+    const tensor = library.createTensor(0, rows, cols)
+    const refused = async (handle: AnalysisHandle, message: RegExp) => {
+      expect(() => native.add(handle, matrix, matrix, 1, 1)).toThrow(message)
+      expect(() => native.sample(handle, [0], bytes.subarray(0, 4 * cols))).toThrow(message)
+      expect(() => native.matches(handle, 1)).toThrow(message)
+      await expect(native.rows(handle, 'scalar', 1, 0, rows, bytes, bytes)).rejects.toThrow(message)
+      await expect(native.finish(handle, 'scalar')).rejects.toThrow(message)
+    }
+    for (const handle of [gone, 0x1000n, tensor]) await refused(handle, /the analysis is none, or has been freed/)
+    await refused(0n, /the analysis is null/)
+    native.free(tensor)
+    expect(library.figures(tensor).nonFinite).toBe(0)
+    library.free(tensor)
+  })
+
+  test('that are freed while rows are added keep these to the end, or take none', async () => {
+    for (let turn = 0; turn < 20; turn++) {
+      const handle = native.create(0, 0, rows, cols)
+      native.add(handle, matrix, matrix, 4, 1)
+      const adding = native.rows(handle, 'scalar', 2, 0, rows, bytes, bytes).then(() => 'added', (error: Error) => error.message)
+      await new Promise((resolve) => setTimeout(resolve, turn / 4))
+      native.free(handle)
+      expect(await adding).toMatch(/^added$|^the analysis is none, or has been freed$/)
+    }
+  })
+
+  test('take one call at a time', async () => {
+    const handle = native.create(0, 0, rows, cols)
+    native.add(handle, matrix, matrix, 1, 1)
+    const calls = await Promise.allSettled(Array.from({ length: 4 }, () => native.rows(handle, 'scalar', 1, 0, rows, bytes, bytes)))
+    expect(calls.filter(({ status }) => status === 'fulfilled')).toHaveLength(1)
+    for (const call of calls) if (call.status === 'rejected') expect(call.reason.message).toBe(`rows 0..+${rows} do not follow the ${rows} of ${rows} rows that have come`)
+    await expect(native.rows(handle, 'scalar', 0, 0, rows, bytes, bytes)).rejects.toThrow(/0 threads: 1 to 1024 are possible/)
+    await expect(native.rows(handle, 'scalar', 1025, 0, rows, bytes, bytes)).rejects.toThrow(/1025 threads/)
+    native.free(handle)
+  })
+
+  test('take no rank from a few bytes', () => {
+    const handle = native.create(0, 0, rows, cols)
+    const still = { ...matrix, strides: [1, 0] as const }
+    expect(() => native.add(handle, still, still, 2 ** 40, 1)).toThrow(/left factor has 8000 elements, but 2000 x 1099511627776 are needed/)
+    native.free(handle)
+  })
+})
