@@ -1,4 +1,4 @@
-import { run } from '../../gpu-runner/core/build.ts'
+import { run } from '../../gpu-runner/core/run-command.ts'
 import { kernelName } from '../../gpu-runner/core/cuda/resources.ts'
 
 /** How often each instruction stands in one kernel's machine code, modifiers included: `FFMA`, `LDG.E.EF.128`, … */

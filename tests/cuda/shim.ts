@@ -2,7 +2,7 @@ import { createHash, randomUUID } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
-import { run } from '../../gpu-runner/core/build.ts'
+import { run } from '../../gpu-runner/core/run-command.ts'
 import { cudaSources } from '../../gpu-runner/core/cuda/build.ts'
 
 const ROOT = resolve(import.meta.dirname, '../..')

@@ -1,11 +1,12 @@
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises'
-import { availableParallelism, tmpdir } from 'node:os'
-import { basename, dirname, join } from 'node:path'
-import pLimit from 'p-limit'
+import { mkdir, mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { basename, join } from 'node:path'
 import { lock } from 'proper-lockfile'
+import { compileObjects, makeFile, removeOld } from '../../gpu-runner/core/objects.ts'
+import { run } from '../../gpu-runner/core/run-command.ts'
 import { clangWithFuzzer } from '../setup/clang.ts'
 
 const CORE = join(import.meta.dirname, '../../gpu-runner/core')
@@ -15,6 +16,7 @@ const OUTPUT = join(import.meta.dirname, '../../build/fuzz')
 /** Floating point as in build.ts. Tiles are small, so that small inputs have many; what the sanitizers find ends the process. */
 const FLAGS = ['-std=c++17', '-O1', '-g1', '-ffp-contract=off', '-fno-math-errno', '-pthread', '-w', '-DPORTLLM_SMALL_TILES', '-D_GLIBCXX_ASSERTIONS',
   '-fsanitize=fuzzer-no-link,address,undefined', '-fno-sanitize-recover=all']
+const LINK_FLAGS = ['-pthread', '-fsanitize=fuzzer,address,undefined']
 
 export const TARGETS = ['header', 'adapter', 'planner'] as const
 export type FuzzTarget = (typeof TARGETS)[number]
@@ -25,17 +27,18 @@ const MAX_LENGTH: Readonly<Record<FuzzTarget, number>> = { header: 800, adapter:
 /** Compiles what has changed since the last time; gives the path of the target's program. */
 export async function buildFuzzTarget(target: FuzzTarget | 'broken'): Promise<string> {
   await mkdir(OUTPUT, { recursive: true })
-  const release = await lock(OUTPUT, { stale: 60_000, retries: { retries: 3000, minTimeout: 200, maxTimeout: 200 } })
+  const release = await lock(OUTPUT, { stale: 60_000, retries: { forever: true, minTimeout: 200, maxTimeout: 200 } })
   try {
-    const [coreHeaders, fuzzHeaders] = await Promise.all([CORE, SOURCES].map(headersOf))
-    const limit = pLimit(availableParallelism())
-    const sources = [...(await readdir(CORE)).filter(isNeeded).map((name) => join(CORE, name)), join(SOURCES, `${target}.cpp`)]
-    const objects = await Promise.all(sources.map((source) => limit(async () => {
-      const headers = dirname(source) === CORE ? [coreHeaders!] : [coreHeaders!, fuzzHeaders!]
-      return made(`${basename(source)}-${hash(...headers, await readFile(source))}.o`, ['-c', ...FLAGS, source])
-    })))
-    const program = await made(`${target}-${hash(...objects)}`, ['-pthread', '-fsanitize=fuzzer,address,undefined', ...objects])
-    await removeOld()
+    const common = { compiler: clangWithFuzzer(), flags: FLAGS, folder: OUTPUT }
+    const core = (await readdir(CORE)).filter(isNeeded).sort().map((name) => join(CORE, name))
+    const objects = [
+      ...(await compileObjects(core, { ...common, headers: [CORE] })),
+      ...(await compileObjects([join(SOURCES, `${target}.cpp`)], { ...common, headers: [CORE, SOURCES] })),
+    ]
+    const program = join(OUTPUT, `${target}-${createHash('sha256').update(JSON.stringify([LINK_FLAGS, objects])).digest('hex').slice(0, 12)}`)
+    if (existsSync(program)) await utimes(program, new Date(), new Date())
+    else await makeFile(program, common.compiler, [...LINK_FLAGS, ...objects])
+    await removeOld(OUTPUT, /./)
     return program
   } finally {
     await release()
@@ -45,47 +48,6 @@ export async function buildFuzzTarget(target: FuzzTarget | 'broken'): Promise<st
 /** Everything but what no target calls. */
 function isNeeded(name: string): boolean {
   return name.endsWith('.cpp') && !/^(analysis|roofline|initial_|non_finite)/.test(name)
-}
-
-async function headersOf(folder: string): Promise<string> {
-  const names = (await readdir(folder)).filter((name) => name.endsWith('.h')).sort()
-  return hash(...names, ...(await Promise.all(names.map((name) => readFile(join(folder, name))))))
-}
-
-function hash(...parts: readonly (string | Buffer)[]): string {
-  const sum = createHash('sha256').update(FLAGS.join(' '))
-  for (const part of parts) sum.update(part).update('\0')
-  return sum.digest('hex').slice(0, 12)
-}
-
-/** A file of this name in the output folder, whose name says all that it is made of. */
-async function made(name: string, args: readonly string[]): Promise<string> {
-  const path = join(OUTPUT, name)
-  if (existsSync(path)) {
-    await utimes(path, new Date(), new Date())
-  } else {
-    await run(clangWithFuzzer(), [...args, '-o', `${path}.tmp`])
-    await rename(`${path}.tmp`, path)
-  }
-  return path
-}
-
-async function removeOld(): Promise<void> {
-  for (const name of await readdir(OUTPUT)) {
-    const path = join(OUTPUT, name)
-    const status = await stat(path).catch(() => null)
-    if (status?.isFile() && Date.now() - status.mtimeMs > 3_600_000) await rm(path, { force: true })
-  }
-}
-
-function run(command: string, args: readonly string[]): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] })
-    let output = ''
-    for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += chunk))
-    child.on('error', reject)
-    child.on('close', (code) => (code === 0 ? resolve() : reject(new Error(`${command} ${args.at(-1)} ended with ${code}:\n${output.slice(-4000)}`))))
-  })
 }
 
 /** The committed inputs of a target: one in each line of its file, in base64. */
@@ -154,7 +116,8 @@ export async function fuzz(program: string, folder: string, options: FuzzOptions
 /** Keeps of the inputs in `from` only as many as reach what all of them reach. */
 export async function minimized(program: string, from: string): Promise<Buffer[]> {
   const folder = await mkdtemp(join(tmpdir(), 'portllm-fuzz-minimized-'))
-  await run(program, ['-merge=1', folder, from])
+  const result = await run(program, ['-merge=1', folder, from])
+  if (result === 'missing' || result.status !== 0) throw new Error(`${program} could not merge its inputs: ${result === 'missing' ? result : result.output.slice(-4000)}`)
   const inputs = await Promise.all((await readdir(folder)).map((name) => readFile(join(folder, name))))
   await rm(folder, { recursive: true })
   return inputs

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { delimiter, dirname, join } from 'node:path'
 import { lock } from 'proper-lockfile'
-import { run } from '../build.ts'
+import { run } from '../run-command.ts'
 
 const SOURCES = import.meta.dirname
 const CORE = dirname(SOURCES)
