@@ -1,52 +1,23 @@
 import { expect, test } from 'vitest'
-import { sampledRows } from '../../patch/analysis-plan.ts'
 import type { AnalysisSums } from '../../patch/analysis.ts'
-import type { MergeableDtype, TargetDtype } from '../../patch/dtype.ts'
+import type { TargetDtype } from '../../patch/dtype.ts'
 import { openAnalysisLibrary } from './analysis-library.ts'
 import { loadCore, type Core } from './core.ts'
 import { CORE_DTYPES, openLibrary, PATHS, type CorePath } from './library.ts'
-import { element, setElement, widthOf, type Stored } from './reference.ts'
+import { randomAnalysis, type AnalysisCase, type RandomAnalysis } from './random-analysis.ts'
+import { random } from './random-merge.ts'
+import { element } from './reference.ts'
 import type { AnalysisSpec } from './tensor-analysis.ts'
 
 const library = await openLibrary()
 const paths = (Object.keys(PATHS) as CorePath[]).filter((path) => library.supports(path))
 
-function random(seed: number): () => number {
-  let state = seed >>> 0 || 1
-  return () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
-    return state / 2 ** 32 - 0.5
-  }
-}
-
-interface Case { rows: number; cols: number; ranks: number[]; base: TargetDtype; target: TargetDtype; factors: MergeableDtype; seed: number; transpose?: boolean }
-
-/** Values as stored in the dtype, and their bytes. */
-function stored(dtype: TargetDtype, values: readonly number[]): Stored & { values: number[] } {
-  const made = { dtype, bytes: new Uint8Array(values.length * widthOf(dtype)) }
-  values.forEach((value, index) => setElement(made, index, value))
-  return { ...made, values: values.map((_, index) => element(made, index)) }
-}
-
-function build({ rows, cols, ranks, base, target, factors, seed, transpose = false }: Case) {
+function centred(seed: number): () => number {
   const next = random(seed)
-  const many = (count: number, scale: number) => Array.from({ length: count }, () => next() * scale)
-  const w = stored(base, many(rows * cols, 0.1))
-  const evolved = stored(target, w.values.map((value) => value + next() * 0.01))
-  const products = ranks.map((rank, index) => {
-    const left = stored(factors, many(rows * rank, 1)), right = stored(factors, many(rank * cols, 1))
-    const factor = ({ bytes }: Stored, height: number, width: number) => ({ bytes, dtype: factors, offset: 0, strides: transpose ? [1, height] as const : [width, 1] as const })
-    const scale = Math.fround(0.01 * (index + 1) / 3)
-    return { left: left.values, right: right.values, rank, scale, contribution: { kind: 'product' as const, left: factor(left, rows, rank), right: factor(right, rank, cols), rank, scale } }
-  })
-  const numbers = sampledRows(rows, 5)
-  const width = w.bytes.length / rows
-  const sample = Buffer.concat(numbers.map((row) => w.bytes.subarray(row * width, (row + 1) * width)))
-  const spec: AnalysisSpec = { baseDtype: base, dtype: target, rows, cols, contributions: products.map(({ contribution }) => contribution), sample: numbers.length === 0 ? null : { rows: numbers, bytes: sample } }
-  return { spec, w, evolved, products, transpose }
+  return () => next() - 0.5
 }
 
-async function measure(core: Core, { spec, w, evolved }: ReturnType<typeof build>, tile = spec.rows): Promise<AnalysisSums> {
+async function measure(core: Core, { spec, w, evolved }: RandomAnalysis, tile = spec.rows): Promise<AnalysisSums> {
   const analysis = core.analysis(spec)
   try {
     for (let first = 0; first < spec.rows; first += tile) {
@@ -61,7 +32,7 @@ async function measure(core: Core, { spec, w, evolved }: ReturnType<typeof build
 }
 
 /** The definitions, with P written out. */
-function naive({ spec: { rows, cols, sample }, w, evolved, products, transpose }: ReturnType<typeof build>) {
+function naive({ spec: { rows, cols, sample }, w, evolved, products, transpose }: RandomAnalysis) {
   const p = new Float64Array(rows * cols)
   for (const { left, right, rank, scale } of products) {
     for (let i = 0; i < rows; i++) for (let j = 0; j < cols; j++) for (let k = 0; k < rank; k++) {
@@ -79,7 +50,7 @@ function naive({ spec: { rows, cols, sample }, w, evolved, products, transpose }
   return { baseSquared: dot(w.values, w.values), driftSquared: dot(d, d), patchSquared: dot(p, p), inner: dot(d, p), matches }
 }
 
-const CASES: Case[] = [
+const CASES: AnalysisCase[] = [
   { rows: 7, cols: 5, ranks: [2], base: 'F32', target: 'F32', factors: 'F32', seed: 1 },
   { rows: 37, cols: 301, ranks: [3, 5], base: 'BF16', target: 'BF16', factors: 'BF16', seed: 2 },
   { rows: 70, cols: 33, ranks: [4], base: 'F16', target: 'BF16', factors: 'F16', seed: 3, transpose: true },
@@ -88,7 +59,7 @@ const CASES: Case[] = [
 ]
 
 test.each(CASES)('the sums are those of the definitions, with P written out: %o', async (one) => {
-  const built = build(one)
+  const built = randomAnalysis(one)
   const sums = await measure(await loadCore(), built, 11)
   const { matches, ...expected } = naive(built)
   for (const [name, value] of Object.entries(expected)) {
@@ -100,7 +71,7 @@ test.each(CASES)('the sums are those of the definitions, with P written out: %o'
 })
 
 test('paths, threads and the cut of the rows do not show', async () => {
-  const built = build({ rows: 203, cols: 777, ranks: [9, 6], base: 'BF16', target: 'F16', factors: 'F32', seed: 5 })
+  const built = randomAnalysis({ rows: 203, cols: 777, ranks: [9, 6], base: 'BF16', target: 'F16', factors: 'F32', seed: 5 })
   const expected = await measure(await loadCore({ path: 'scalar', threads: 1 }), built)
   for (const path of paths) {
     for (const [threads, tile] of [[1, 203], [2, 203], [3, 50], [8, 1]] as const) {
@@ -154,7 +125,7 @@ test('dependent and empty factors give as many directions as they have', async (
       native.free(handle)
     }
   }
-  const next = random(6)
+  const next = centred(6)
   const column = Array.from({ length: rows }, next), right = Array.from({ length: 3 * cols }, next)
   // The second column is the first, the third a multiple of it.
   const dependent = column.flatMap((value) => [value, value, -3 * value])
@@ -169,7 +140,7 @@ test('dependent and empty factors give as many directions as they have', async (
 
 test('the bases are orthonormal to rounding, however nearly dependent the factors are', async () => {
   const native = await openAnalysisLibrary()
-  const next = random(9)
+  const next = centred(9)
   const matrix = (values: number[], width: number) => ({ bytes: new Uint8Array(Float64Array.from(values).buffer), dtype: 3, offset: 0, strides: [width, 1] as const })
   const x = Array.from({ length: 40 }, next)
   for (const distance of [1e-6, 1e-10, 1e-13]) {
@@ -190,7 +161,7 @@ test('the bases are orthonormal to rounding, however nearly dependent the factor
 
 test('what the rounding loses is what the merge itself reports', async () => {
   const core = await loadCore()
-  const built = build({ rows: 30, cols: 90, ranks: [3, 2], base: 'F32', target: 'BF16', factors: 'F16', seed: 10 })
+  const built = randomAnalysis({ rows: 30, cols: 90, ranks: [3, 2], base: 'F32', target: 'BF16', factors: 'F16', seed: 10 })
   const { mergedSquared, lostSquared, nonFinite } = await measure(core, built, 7)
   const merge = core.tensor(built.spec)
   await merge.mergeRows(0, 30, built.evolved.bytes, new Uint8Array(built.evolved.bytes.length))
@@ -201,7 +172,7 @@ test('what the rounding loses is what the merge itself reports', async () => {
 
 test('what cannot be measured is refused', async () => {
   const core = await loadCore()
-  const built = build({ rows: 8, cols: 6, ranks: [2], base: 'BF16', target: 'BF16', factors: 'F32', seed: 7 })
+  const built = randomAnalysis({ rows: 8, cols: 6, ranks: [2], base: 'BF16', target: 'BF16', factors: 'F32', seed: 7 })
   const { spec, w, evolved, products } = built
   const [first] = products.map(({ contribution }) => contribution)
   const bad: [string, AnalysisSpec, RegExp][] = [

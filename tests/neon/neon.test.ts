@@ -1,52 +1,46 @@
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
-import { availableParallelism, tmpdir } from 'node:os'
+import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import fc from 'fast-check'
-import pLimit from 'p-limit'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { loadCore, type Core, type MergeFigures } from '../../gpu-runner/core/core.ts'
-import { PATHS, type CorePath } from '../../gpu-runner/core/library.ts'
-import { build, cases, onlyProducts, type Case, type RandomMerge } from '../../gpu-runner/core/random-merge.ts'
+import { beforeAll, describe, expect, test } from 'vitest'
+import { openAnalysisLibrary, SUMS, type AnalysisLibrary } from '../../gpu-runner/core/analysis-library.ts'
+import { loadCore, type Core, type InitialFactorsSpec, type MergeFigures } from '../../gpu-runner/core/core.ts'
+import { CORE_DTYPES, PATHS, type CorePath } from '../../gpu-runner/core/library.ts'
+import { compileObjects, makeFile, removeOld } from '../../gpu-runner/core/objects.ts'
+import { randomAnalysis, stored, type AnalysisCase, type RandomAnalysis } from '../../gpu-runner/core/random-analysis.ts'
+import { build, cases, onlyProducts, random, type Case, type RandomMerge } from '../../gpu-runner/core/random-merge.ts'
 import { aarch64 } from '../setup/aarch64.ts'
-import { recorded, replayed } from './recording.ts'
+import { recordedAnalyses, recordedBases, recordedMerges, replayedMerges, replayedPairs } from './recording.ts'
 
 const CORE = join(import.meta.dirname, '../../gpu-runner/core')
+const OUTPUT = join(import.meta.dirname, '../../build/neon')
 /** As in build.ts. */
-const FLAGS = ['-std=c++17', '-O2', '-DNDEBUG', '-ffp-contract=off', '-fno-math-errno', '-pthread', '-w']
+const FLAGS = ['-std=c++17', '-O2', '-DNDEBUG', '-ffp-contract=off', '-fno-math-errno', '-pthread', '-w', `-I${CORE}`]
 
 const tools = aarch64()
-let folder: string
-let program: string
+const MAINS = ['replay', 'replay-analysis', 'replay-initial'] as const
 let core: Core
+let native: AnalysisLibrary
 
 beforeAll(async () => {
   core = await loadCore()
-  folder = await mkdtemp(join(tmpdir(), 'portllm-neon-'))
-  program = join(folder, 'replay')
-  const sources = (await readdir(CORE)).filter((name) => name.endsWith('.cpp') && !/^(analysis|roofline|tile_avx)/.test(name)).map((name) => join(CORE, name))
-  sources.push(join(import.meta.dirname, 'replay.cpp'))
-  const limit = pLimit(availableParallelism())
-  const objects = await Promise.all(sources.map((source, i) => limit(async () => {
-    const object = join(folder, `${i}.o`)
-    await run(tools.compiler, [...FLAGS, `-I${CORE}`, '-c', source, '-o', object])
-    return object
-  })))
-  await run(tools.compiler, ['-static', '-pthread', ...objects, '-o', program])
+  native = await openAnalysisLibrary()
+  const options = { compiler: tools.compiler, flags: FLAGS, headers: [CORE, import.meta.dirname], folder: OUTPUT }
+  const needed = (await readdir(CORE)).filter((name) => name.endsWith('.cpp') && !/^(roofline|(tile|analysis)_avx)/.test(name))
+  const objects = await compileObjects(needed.map((name) => join(CORE, name)), options)
+  const mains = await compileObjects(MAINS.map((name) => join(import.meta.dirname, `${name}.cpp`)), options)
+  await Promise.all(MAINS.map((name, i) => makeFile(join(OUTPUT, name), tools.compiler, ['-static', '-pthread', mains[i]!, ...objects])))
+  await removeOld(OUTPUT, /./)
 }, 600_000)
-afterAll(() => rm(folder, { recursive: true, force: true }))
 
-async function run(command: string, args: readonly string[]): Promise<void> {
-  const { execFile } = await import('node:child_process')
-  await new Promise<void>((resolve, reject) => execFile(command, args, (error, _stdout, stderr) => (error ? reject(new Error(`${command} ${args.at(-1)}: ${stderr}`)) : resolve())))
+function onArm(program: (typeof MAINS)[number], args: readonly number[], input: Buffer): Buffer {
+  const [command, ...before] = [...tools.run, join(OUTPUT, program)]
+  const { status, stdout, stderr } = spawnSync(command!, [...before, ...args.map(String)], { input, maxBuffer: 2 ** 30 })
+  if (status !== 0) throw new Error(`${program} ended with ${status}: ${stderr}`)
+  return stdout
 }
 
-function onArm(path: CorePath, threads: number, merges: readonly RandomMerge[]) {
-  const [command, ...before] = [...tools.run, program]
-  const { status, stdout, stderr } = spawnSync(command!, [...before, String(PATHS[path]), String(threads)], { input: recorded(merges), maxBuffer: 2 ** 30 })
-  if (status !== 0) throw new Error(`replay ended with ${status}: ${stderr}`)
-  return replayed(stdout)
-}
+const mergedOnArm = (path: CorePath, threads: number, merges: readonly RandomMerge[]) => replayedMerges(onArm('replay', [PATHS[path], threads], recordedMerges(merges)))
 
 async function here({ spec, reference, operands }: RandomMerge): Promise<{ out: Buffer; figures: MergeFigures }> {
   const merge = core.tensor(spec)
@@ -58,7 +52,7 @@ async function here({ spec, reference, operands }: RandomMerge): Promise<{ out: 
 
 async function expectSame(path: CorePath, threads: number, specs: readonly Case[]) {
   const merges = specs.map(build)
-  const actual = onArm(path, threads, merges)
+  const actual = mergedOnArm(path, threads, merges)
   expect(actual).toHaveLength(merges.length)
   for (const [i, merge] of merges.entries()) {
     const expected = await here(merge)
@@ -87,10 +81,60 @@ test('every bfloat16 and float16 value of W, under contributions that make ties,
     const shape = { dtype, rows: 256, cols: 256 }
     return { spec: { ...shape, contributions: [product] }, reference: { ...shape, w: all, contributions: [product] }, operands: [] }
   }))
-  const actual = onArm('neon', 1, merges)
+  const actual = mergedOnArm('neon', 1, merges)
   for (const [i, merge] of merges.entries()) expect(actual[i]).toEqual(await here(merge))
 }, 60_000)
 
-test('the program is one for ARM', () => {
-  expect(execFileSync('od', ['-An', '-tu2', '-j18', '-N2', program], { encoding: 'utf8' }).trim()).toBe('183')
+/** The bits of the sums and matches, by the plain path of this machine. */
+async function analyzedHere({ spec, w, evolved, products }: RandomAnalysis): Promise<readonly [Buffer, Buffer]> {
+  const handle = native.create(CORE_DTYPES[spec.baseDtype]!, CORE_DTYPES[spec.dtype]!, spec.rows, spec.cols)
+  try {
+    for (const { contribution: { left, right, rank, scale } } of products) {
+      const [b, a] = [left, right].map((factor) => ({ ...factor, dtype: CORE_DTYPES[factor.dtype]! }))
+      native.add(handle, b!, a!, rank, scale)
+    }
+    const sampled = spec.sample?.rows ?? []
+    if (spec.sample !== null) native.sample(handle, sampled, spec.sample.bytes)
+    await native.rows(handle, 'scalar', 1, 0, spec.rows, w.bytes, evolved.bytes)
+    const sums = await native.finish(handle, 'scalar')
+    return [Buffer.from(Float64Array.from(SUMS, (name) => sums[name]).buffer), Buffer.from(native.matches(handle, sampled.length).buffer)]
+  } finally {
+    native.free(handle)
+  }
+}
+
+describe.each<[CorePath, number, number]>([['scalar', 1, 1000], ['neon', 1, 1000], ['neon', 3, 37]])('the analysis by the path %s on ARM, in %d threads, %d rows at a time, gives the bits of this machine', (path, threads, tile) => {
+  const shape = { base: 'BF16', target: 'BF16', factors: 'F32', rows: 37, cols: 301, ranks: [3, 5] } as const
+  test.each<[string, readonly Omit<AnalysisCase, 'seed'>[]]>([
+    ['every dtype', (['F64', 'F32', 'F16', 'BF16', 'F8_E4M3', 'F8_E5M2'] as const).flatMap((base) => (['F32', 'F16', 'BF16'] as const).map((factors) => ({ ...shape, base, target: base === 'F16' ? 'BF16' : base, factors })))],
+    ['odd shapes', [1, 2, 5, 31, 33, 65].flatMap((rows) => [1, 7, 32, 255, 257, 600].map((cols) => ({ ...shape, rows, cols, ranks: [2, 1], transpose: rows % 2 === 0 })))],
+    ['high ranks, many tiles', [{ ...shape, rows: 203, cols: 777, ranks: [40, 21] }, { ...shape, rows: 400, cols: 64, ranks: [70] }]],
+    ['subnormals and numbers near overflow', [2 ** -1040, 2 ** -520, 2 ** 500].map((size) => ({ ...shape, base: 'F64', target: 'F64', size }))],
+  ])('%s', async (_name, specs) => {
+    const analyses = specs.map((one, seed) => randomAnalysis({ ...one, seed: seed + 1 }))
+    const actual = replayedPairs(onArm('replay-analysis', [PATHS[path], threads, tile], recordedAnalyses(analyses)))
+    expect(actual).toHaveLength(analyses.length)
+    for (const [i, analysis] of analyses.entries()) {
+      const expected = await analyzedHere(analysis)
+      expect(new Float64Array(expected[0].buffer)[SUMS.indexOf('patchSquared')], JSON.stringify(specs[i])).toBeGreaterThan(0)
+      for (const part of [0, 1] as const) expect(actual[i]![part].equals(expected[part]), JSON.stringify(specs[i])).toBe(true)
+    }
+  }, 120_000)
+})
+
+test('the factors of PiSSA and OLoRA on ARM have the bits of this machine', async () => {
+  const next = random(9)
+  const bases = ([[130, 97, 'BF16'], [97, 300, 'F16'], [60, 1100, 'F32'], [33, 1, 'F32']] as const).flatMap(([rows, cols, dtype]) => (['pissa', 'olora'] as const).map((method): InitialFactorsSpec => {
+    const { bytes } = stored(dtype, Array.from({ length: rows * cols }, () => (next() + next() + next() - 1.5) / 16))
+    return { method, dtype, rows, cols, rank: Math.min(5, cols), base: bytes }
+  }))
+  const actual = replayedPairs(onArm('replay-initial', [2], recordedBases(bases)))
+  for (const [i, base] of bases.entries()) {
+    const { left, right } = await core.initialFactors(base)
+    expect([actual[i]![0].equals(left.bytes), actual[i]![1].equals(right.bytes)], `${base.method} ${base.dtype}`).toEqual([true, true])
+  }
+}, 120_000)
+
+test('the programs are for ARM', () => {
+  for (const name of MAINS) expect(execFileSync('od', ['-An', '-tu2', '-j18', '-N2', join(OUTPUT, name)], { encoding: 'utf8' }).trim()).toBe('183')
 })
