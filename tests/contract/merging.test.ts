@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { EventSourceParserStream } from 'eventsource-parser/stream'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ROOT } from '../setup/registry.ts'
-import { newOrganization, startTestRegistry, upload, type TestRegistry } from './harness.ts'
+import { newOrganization, newUser, operations, startTestRegistry, upload, type Answer, type Files, type TestRegistry } from './harness.ts'
 
 let registry: TestRegistry
 let org: string
@@ -19,10 +19,10 @@ beforeAll(async () => {
 afterAll(() => registry.close())
 
 /** Publishes a folder of tests/fixtures by the API alone, with the real runner. */
-async function publishFixture(kind: 'model' | 'patch', fixture: string, name: string, version: string, more: Record<string, unknown> = {}): Promise<void> {
+async function publishFixture(kind: 'model' | 'patch', fixture: string, name: string, version: string, more: Record<string, unknown> = {}, changes: Files = {}): Promise<void> {
   const folder = join(ROOT, 'tests/fixtures', fixture)
   const files = Object.fromEntries(await Promise.all((await readdir(folder)).map(async (path) => [path, await readFile(join(folder, path))] as const)))
-  const { job } = await upload(registry, { kind, org, name, version, files, ...more })
+  const { job } = await upload(registry, { kind, org, name, version, files: { ...files, ...changes }, ...more })
   expect((await lastEvent(job.id)).state).toBe('succeeded')
 }
 
@@ -97,6 +97,61 @@ describe('a merged model', () => {
     expect([refused.status, refused.body.error.code]).toEqual([422, 'incompatible'])
     expect(refused.body.error.details.reasons).toContainEqual(expect.objectContaining({ code: 'shape-mismatch', severity: 'refusal', tensor: expect.any(String), expected: '[128, 128]', found: '[64, 128]' }))
     expect((await getMerged('2.0', 'kind:0.25', { token: null })).status).toBe(401)
+  })
+})
+
+describe('a merge that reads a base', () => {
+  const outcome = ({ status, body }: Answer) => [status, body?.error?.code]
+  const perDerivation = operations.filter(({ path }) => path.startsWith('/v1/derivations/{id}'))
+
+  it('which the caller may not see does not exist for it: neither the merge, nor its files, receipt and job, nor an analysis', async () => {
+    // PiSSA, so that the base is an input; an own file, so that it is not another version's digest.
+    const config = JSON.parse(await readFile(join(ROOT, 'tests/fixtures/llama/patch-kind/adapter_config.json'), 'utf8'))
+    await publishFixture('model', 'llama/base', 'secret', '1.0', { visibility: 'internal' }, { 'README.md': 'A secret base.' })
+    await publishFixture('patch', 'llama/patch-kind', 'pissa', '1.0.0', { base: `${org}/secret@1.0` }, { 'adapter_config.json': JSON.stringify({ ...config, init_lora_weights: 'pissa' }) })
+    const member = await newUser(registry, { organization: org, role: 'reader', scopes: ['read'] })
+    const stranger = await newUser(registry, { organization: await newOrganization(registry), role: 'admin', scopes: ['read', 'publish', 'admin'] })
+    const [target, patch] = [await registry.ok('getModelVersion', { params: { org, name: 'tiny', version: '2.0' }, token: stranger }), await registry.ok('getPatchVersion', { params: { org, name: 'pissa', version: '1.0.0' }, token: stranger })]
+    const byDigest = (token: string | null) => registry.call('requestDerivation', { body: { target: target.digest, patches: [{ digest: patch.digest }] }, token })
+    const analyse = (token: string) => registry.call('requestAnalysis', { body: { patch: `${org}/pissa`, target: `${org}/tiny@2.0` }, token })
+    const ask = async () => {
+      const answers = [await getMerged('2.0', 'pissa', { token: stranger }), await getMerged('2.0', 'pissa', { token: null }), await byDigest(stranger), await analyse(stranger)]
+      for (const answer of answers) expect(outcome(answer)).toEqual([404, 'not_found'])
+      return answers.map(({ body }) => body.error.message)
+    }
+
+    const before = await ask()
+    const { body: merged } = await getMerged('2.0', 'pissa', { headers: { Prefer: 'wait=60' } })
+    expect(merged).toMatchObject({ state: 'ready', rules: ['lora-f32/1', 'pissa-f64/1'], patches: [{ base: expect.stringMatching(/^sha256:/) }] })
+    expect(await ask()).toEqual(before)
+
+    const path = merged.files.find((file: any) => file.changed).path
+    const none = '0'.repeat(64)
+    const words = ({ body }: Answer) => body?.error?.message.replaceAll(merged.id, none)
+    expect(perDerivation.map(({ operationId }) => operationId)).toEqual(expect.arrayContaining(['getDerivation', 'getDerivationManifest', 'getDerivationPlan', 'getReceipt', 'getDerivationFile', 'headDerivationFile', 'setDerivationStorage']))
+    for (const { operationId, method } of perDerivation) {
+      const call = (id: string, token: string | null) => registry.call(operationId!, { params: { id, path }, token, ...(method === 'put' && { body: { storage: 'materialised' } }) })
+      for (const token of method === 'put' ? [stranger] : [stranger, null]) {
+        const [seen, absent] = [await call(merged.id, token), await call(none, token)]
+        expect([operationId, seen.status, words(seen)]).toEqual([operationId, 404, words(absent)])
+      }
+      expect([operationId, (await call(merged.id, member)).status]).toEqual([operationId, method === 'put' ? 403 : 200])
+    }
+    for (const id of [merged.job.id, crypto.randomUUID()]) expect(outcome(await registry.call('getJob', { params: { id }, token: stranger }))).toEqual([404, 'not_found'])
+
+    for (const answer of [await getMerged('2.0', 'pissa', { token: member }), await byDigest(member)]) expect([answer.status, answer.body.id]).toEqual([200, merged.id])
+    const file = await registry.call('headDerivationFile', { params: { id: merged.id, path }, token: member })
+    expect(file.headers.get('cache-control')).toContain('private')
+    expect((await analyse(member)).status).toBe(202)
+  })
+
+  it('is for everybody where the merge does not read the base, though that be out of sight', async () => {
+    await publishFixture('patch', 'llama/patch-kind', 'plain', '1.0.0', { base: `${org}/secret@1.0` }, { 'README.md': 'Trained on a secret base.' })
+    const stranger = await newUser(registry, { organization: await newOrganization(registry), role: 'reader', scopes: ['read'] })
+    const { status, body } = await getMerged('2.0', 'plain', { token: stranger, headers: { Prefer: 'wait=60' } })
+    expect([status, body.patches[0].base]).toEqual([200, null])
+    expect((await registry.call('getReceipt', { params: { id: body.id }, token: null })).status).toBe(200)
+    expect(outcome(await registry.call('requestAnalysis', { body: { patch: `${org}/plain`, target: `${org}/tiny@2.0` }, token: stranger }))).toEqual([404, 'not_found'])
   })
 })
 
