@@ -27,6 +27,7 @@ export const ERROR_STATUS = {
   internal: 500,
   merge_failed: 502,
   analysis_failed: 502,
+  evaluation_failed: 502,
   unavailable: 503,
   disk_full: 507,
 } as const satisfies Record<string, ContentfulStatusCode>

@@ -4,6 +4,7 @@ import {
 } from 'drizzle-orm/pg-core'
 import type { Analysis } from '../patch/analysis.ts'
 import type { Derivation } from '../patch/derivation.ts'
+import type { EvaluationResult, EvaluationSpec } from '../patch/evaluation.ts'
 import type { ModelManifest, PatchManifest } from '../patch/manifest.ts'
 import type { TensorReceipt } from '../patch/receipt.ts'
 
@@ -220,12 +221,39 @@ export const analyses = pgTable('analyses', {
   readyAt: timestamp('ready_at', { withTimezone: true }),
 }, (t) => [uniqueIndex('analyses_pair').on(t.patchVersionId, t.targetVersionId), index('analyses_target').on(t.targetVersionId)])
 
-/** A file that can be fetched: of a model version, a patch version, or a merged model. */
+/** Scores of a model on tasks, with or without a patch: one row for one question, however many ask it. */
+export const evaluations = pgTable('evaluations', {
+  id: uuid('id').primaryKey().defaultRandom(),
+  /** SHA-256 of what is evaluated and how (evaluationIdentity), by the ids of the versions. */
+  identity: text('identity').notNull(),
+  targetVersionId: uuid('target_version_id').notNull().references(() => modelVersions.id),
+  patchVersionId: uuid('patch_version_id').references(() => patchVersions.id),
+  /** The merged model, where the patch is merged. */
+  derivationId: text('derivation_id').references(() => derivations.id),
+  spec: jsonb('spec').$type<EvaluationSpec>().notNull(),
+  /** Whose the data is, where it is an organization's own: the figures are then for its members. */
+  dataOrganizationId: uuid('data_organization_id').references(() => organizations.id),
+  state: derivationState('state').notNull().default('queued'),
+  jobId: uuid('job_id'),
+  /** Null until it is ready. */
+  result: jsonb('result').$type<EvaluationResult>(),
+  createdBy: uuid('created_by').notNull().references(() => users.id),
+  createdAt: createdAt(),
+  readyAt: timestamp('ready_at', { withTimezone: true }),
+}, (t) => [
+  uniqueIndex('evaluations_identity').on(t.identity),
+  index('evaluations_target').on(t.targetVersionId),
+  index('evaluations_patch').on(t.patchVersionId),
+  index('evaluations_derivation').on(t.derivationId),
+])
+
+/** A file that can be fetched: of a model version, a patch version, a merged model, or what an evaluation recorded of each question. */
 export const files = pgTable('files', {
   id: uuid('id').primaryKey().defaultRandom(),
   modelVersionId: uuid('model_version_id').references(() => modelVersions.id),
   patchVersionId: uuid('patch_version_id').references(() => patchVersions.id),
   derivationId: text('derivation_id').references(() => derivations.id),
+  evaluationId: uuid('evaluation_id').references(() => evaluations.id),
   path: text('path').notNull(),
   size: bigint('size', { mode: 'number' }).notNull(),
   etag: text('etag').notNull(),
@@ -233,7 +261,8 @@ export const files = pgTable('files', {
   uniqueIndex('files_model_version').on(t.modelVersionId, t.path),
   uniqueIndex('files_patch_version').on(t.patchVersionId, t.path),
   uniqueIndex('files_derivation').on(t.derivationId, t.path),
-  check('files_owner', sql`num_nonnulls(${t.modelVersionId}, ${t.patchVersionId}, ${t.derivationId}) = 1`),
+  uniqueIndex('files_evaluation').on(t.evaluationId, t.path),
+  check('files_owner', sql`num_nonnulls(${t.modelVersionId}, ${t.patchVersionId}, ${t.derivationId}, ${t.evaluationId}) = 1`),
 ])
 
 /** The extents of a file, in order: it is a virtual file when there is more than one. Each is of a blob or of a changed tensor. */
@@ -250,7 +279,8 @@ export const extents = pgTable('extents', {
   check('extents_source', sql`num_nonnulls(${t.blob}, ${t.changedTensorId}) = 1`),
 ])
 
-export interface JobProgress { phase: string; done: number; total: number; unit: 'bytes' | 'tensors' | 'files' }
+export const PROGRESS_UNITS = ['bytes', 'tensors', 'files', 'steps', 'examples', 'packages'] as const
+export interface JobProgress { phase: string; done: number; total: number; unit: (typeof PROGRESS_UNITS)[number] }
 export interface JobFailure { code: string; message: string; retryable: boolean }
 
 /** The public face of a job; the queue itself is pg-boss's, in the same database. */
@@ -263,7 +293,8 @@ export const jobs = pgTable('jobs', {
   patchVersionId: uuid('patch_version_id').references(() => patchVersions.id),
   derivationId: text('derivation_id').references(() => derivations.id),
   analysisId: uuid('analysis_id').references(() => analyses.id),
-  /** The id of its pg-boss job. */
+  evaluationId: uuid('evaluation_id').references(() => evaluations.id),
+  /** The id of its pg-boss job; null while the job waits for another one to end. */
   queueId: uuid('queue_id'),
   attempt: integer('attempt').notNull().default(0),
   progress: jsonb('progress').$type<JobProgress>(),
@@ -272,7 +303,7 @@ export const jobs = pgTable('jobs', {
   createdAt: createdAt(),
   startedAt: timestamp('started_at', { withTimezone: true }),
   endedAt: timestamp('ended_at', { withTimezone: true }),
-}, (t) => [index('jobs_organization').on(t.organizationId, t.createdAt), index('jobs_derivation').on(t.derivationId), index('jobs_analysis').on(t.analysisId)])
+}, (t) => [index('jobs_organization').on(t.organizationId, t.createdAt), index('jobs_derivation').on(t.derivationId), index('jobs_analysis').on(t.analysisId), index('jobs_evaluation').on(t.evaluationId)])
 
 /** One row for every change of state, written in the same transaction. */
 export const audit = pgTable('audit', {

@@ -1,6 +1,6 @@
 import type { Database } from '../../db/database.ts'
 
-export const JOB_KINDS = ['ingest', 'merge', 'analyze'] as const
+export const JOB_KINDS = ['ingest', 'merge', 'analyze', 'evaluate'] as const
 export type JobKind = (typeof JOB_KINDS)[number]
 
 export function isJobKind(kind: string): kind is JobKind {
@@ -29,7 +29,7 @@ export interface JobQueue {
   /** False: this attempt no longer holds the job, and the transaction must be rolled back. */
   complete(tx: Database, attempt: Attempt): Promise<boolean>
   /** `retry: false` ends the job for good. `willRetry` tells whether another attempt follows. */
-  fail(tx: Database, attempt: Attempt, failure: { message: string; retry: boolean }): Promise<{ held: boolean; willRetry: boolean }>
+  fail(tx: Database, attempt: Attempt, failure: { retry: boolean }): Promise<{ held: boolean; willRetry: boolean }>
   /** Jobs whose last attempt was lost without a word: the caller marks them failed. Each is told once. */
   takeDead(): Promise<string[]>
 }

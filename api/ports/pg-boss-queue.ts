@@ -55,11 +55,12 @@ export async function startPgBossQueue(database: ConnectedDatabase, onError: (er
     async complete(tx, attempt) {
       return affected(await boss.complete(attempt.kind, fence(attempt), null, { db: within(tx) }))
     },
-    async fail(tx, attempt, { message, retry }) {
+    async fail(tx, attempt, { retry }) {
       const db = within(tx)
       // A job that must not be tried again is settled in the queue; the registry's own row says how it ended.
       if (!retry || attempt.retryCount + 1 >= TRIES) return { held: affected(await boss.complete(attempt.kind, fence(attempt), null, { db })), willRetry: false }
-      return { held: affected(await boss.fail(attempt.kind, fence(attempt), { message }, { db })), willRetry: true }
+      // Without data: it would reach postgres.js as an object, which drizzle has taught it not to serialize.
+      return { held: affected(await boss.fail(attempt.kind, fence(attempt), null, { db })), willRetry: true }
     },
     async takeDead() {
       const dead = await boss.fetch<QueuedJob>(DEAD_LETTERS, { batchSize: 100 })

@@ -7,7 +7,11 @@ import { registerGetDerivationManifest } from './derivations/manifest.ts'
 import { registerRequestDerivation } from './derivations/request.ts'
 import { registerGetReceipt } from './derivations/receipt.ts'
 import { registerSetDerivationStorage } from './derivations/set-storage.ts'
+import { registerGetEvaluation } from './evaluations/get.ts'
+import { registerListEvaluations } from './evaluations/list.ts'
+import { registerRequestEvaluation } from './evaluations/request.ts'
 import { registerGetDerivationFile } from './files/get-derivation-file.ts'
+import { registerGetEvaluationFile } from './files/get-evaluation-file.ts'
 import { registerGetModelFile } from './files/get-model-file.ts'
 import { registerGetPatchFile } from './files/get-patch-file.ts'
 import { registerGetHealth } from './health/get.ts'
@@ -47,7 +51,9 @@ import { registerResolvePatches } from './resolve/get.ts'
 import { registerClaimJob } from './runner/claim.ts'
 import { registerCompleteJob } from './runner/complete.ts'
 import { registerFailJob } from './runner/fail.ts'
+import { registerGetAttemptFile } from './runner/get-file.ts'
 import { registerReportProgress } from './runner/heartbeat.ts'
+import { registerRequestOutputs } from './runner/outputs.ts'
 import { registerGetDerivationPlan } from './plan/get-derivation-plan.ts'
 import { registerGetModelPlan } from './plan/get-model-plan.ts'
 import { registerGetPatchPlan } from './plan/get-patch-plan.ts'
@@ -103,11 +109,17 @@ const ROUTES: readonly ((app: App) => void)[] = [
   registerRequestAnalysis,
   registerGetAnalysis,
   registerGetAnalysisPicture,
+  registerListEvaluations,
+  registerRequestEvaluation,
+  registerGetEvaluation,
+  registerGetEvaluationFile,
   registerListJobs,
   registerGetJob,
   registerWatchJob,
   registerClaimJob,
   registerReportProgress,
+  registerRequestOutputs,
+  registerGetAttemptFile,
   registerCompleteJob,
   registerFailJob,
   registerGetPatchFile,

@@ -4,15 +4,13 @@ import type { AppEnv } from '../../app.ts'
 import { errorAnswer } from '../../middleware/error-handler.ts'
 import { alreadySent, sendStream } from '../../ports/send-stream.ts'
 import { contentHeaders, fileHeaders } from '../../services/files/file-headers.ts'
-import { findFile, type FoundFile } from '../../services/files/find-file.ts'
-import type { FileSubject } from '../../services/files/find-owner.ts'
+import type { FoundFile } from '../../services/files/find-file.ts'
 import { answerFileRequest } from '../../services/files/http-conditions.ts'
 import { openFile } from '../../services/files/open-file.ts'
 
 /** GET or HEAD of one file, whole or one range, as RFC 9110 wants it. Nothing is opened for HEAD. */
-export async function answerFile(c: Context<AppEnv>, subject: FileSubject): Promise<Response> {
+export async function answerFile(c: Context<AppEnv>, file: FoundFile): Promise<Response> {
   const { ctx } = c.var
-  const file = await findFile({ ctx, input: { subject, path: c.req.param('path')! } })
   const answer = answerFileRequest({
     method: c.req.method,
     headers: { ifMatch: c.req.header('if-match'), ifNoneMatch: c.req.header('if-none-match'), ifRange: c.req.header('if-range'), range: c.req.header('range') },

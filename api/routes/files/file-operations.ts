@@ -1,6 +1,7 @@
 import { createRoute, z } from '@hono/zod-openapi'
 import type { Context } from 'hono'
 import type { App, AppEnv } from '../../app.ts'
+import { findFile } from '../../services/files/find-file.ts'
 import type { FileSubject } from '../../services/files/find-owner.ts'
 import { errorResponses } from '../error-responses.ts'
 import { tokenOptional } from '../security.ts'
@@ -75,5 +76,5 @@ export function registerFileOperations(app: App, { path, params, name, tag, what
     }),
   )
   // The route's own notation has no parameter that may hold "/".
-  app.get(`${path.replaceAll(/\{(.+?)\}/g, ':$1')}/files/:path{.+}`, (c) => answerFile(c, subject(c)))
+  app.get(`${path.replaceAll(/\{(.+?)\}/g, ':$1')}/files/:path{.+}`, async (c) => answerFile(c, await findFile({ ctx: c.var.ctx, input: { subject: subject(c), path: c.req.param('path')! } })))
 }

@@ -5,7 +5,7 @@ import type { Attempt } from '../../ports/job-queue.ts'
 import { completeJob, type JobResult } from '../../services/runner/complete-job.ts'
 import { errorResponses, jsonBody } from '../error-responses.ts'
 import { attemptAuthenticated, readAttempt } from './read-attempt.ts'
-import { AnalyzeResult, AttemptParams, attemptToken, IngestResult, MergeResult } from './runner-schema.ts'
+import { AnalyzeResult, AttemptParams, attemptToken, EvaluateResult, IngestResult, MergeResult } from './runner-schema.ts'
 
 const route = createRoute({
   method: 'post',
@@ -15,7 +15,7 @@ const route = createRoute({
   summary: 'Done: what the attempt made becomes visible',
   security: attemptToken,
   middleware: [attemptAuthenticated] as const,
-  request: { params: AttemptParams, body: jsonBody(z.object({ result: z.union([IngestResult, MergeResult, AnalyzeResult]) }).openapi('CompleteRequest')) },
+  request: { params: AttemptParams, body: jsonBody(z.object({ result: z.union([IngestResult, MergeResult, AnalyzeResult, EvaluateResult]) }).openapi('CompleteRequest')) },
   responses: { 204: { description: 'It is so.' }, ...errorResponses(403, 409, 422, 507) },
 })
 
@@ -30,5 +30,7 @@ export function registerCompleteJob(app: App): void {
 }
 
 function kindOf(result: object): Attempt['kind'] {
-  return 'measured' in result ? 'analyze' : 'tensors' in result ? 'merge' : 'ingest'
+  if ('measured' in result) return 'analyze'
+  if ('scores' in result) return 'evaluate'
+  return 'tensors' in result ? 'merge' : 'ingest'
 }

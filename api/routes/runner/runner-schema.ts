@@ -52,12 +52,22 @@ const AnalyzeSpec = z.object({
   })),
 })
 
+const SignedFile = z.object({ path: z.string(), size: Size, sha256: Sha256.nullable(), extents: z.array(SignedRange) })
+const EvaluateSpec = z.object({
+  kind: z.literal('evaluate'),
+  evaluation: z.uuid(),
+  model: z.array(SignedFile),
+  adapter: z.array(SignedFile).nullable(),
+  tasks: z.array(z.string()), taskFile: z.string().nullable(), data: z.string().nullable(),
+  num_fewshot: Size.nullable(), batch_size: Size, limit: Size.nullable(), seed: Size,
+})
+
 export const Claim = z
   .object({
     job: z.object({ id: z.uuid(), kind: z.enum(JOB_KINDS), attempt: z.int().min(1) }),
     token: z.string(),
     leaseSeconds: z.int(),
-    spec: z.discriminatedUnion('kind', [IngestSpec, MergeSpec, AnalyzeSpec]),
+    spec: z.discriminatedUnion('kind', [IngestSpec, MergeSpec, AnalyzeSpec, EvaluateSpec]),
   })
   .openapi('Claim')
 
@@ -93,6 +103,17 @@ const AnalysisSums = z.strictObject({
 export const AnalyzeResult = z.strictObject({
   engine: z.object({ name: z.string(), version: z.string(), path: z.string() }),
   measured: z.array(z.strictObject({ name: z.string(), rows: Size, cols: Size, rank: Size, sums: AnalysisSums })),
+  seconds: z.number().min(0),
+})
+
+export const EvaluateResult = z.strictObject({
+  scores: z.array(z.strictObject({
+    task: z.string().min(1).max(200), version: z.string().max(100), metric: z.string().min(1).max(100), filter: z.string().max(100),
+    value: z.number(), stderr: z.number().min(0).nullable(), samples: Size, higher_is_better: z.boolean(),
+  })).min(1).max(10_000),
+  files: z.array(z.strictObject({ path: z.string(), size: Size, sha256: Sha256 })).max(1000),
+  versions: z.record(z.string().max(100), z.string().max(200)),
+  device: z.string().max(200),
   seconds: z.number().min(0),
 })
 

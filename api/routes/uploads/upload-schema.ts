@@ -26,7 +26,7 @@ export const NewFiles = z
 export const Visibility = z.enum(['public', 'internal'])
 export const Description = z.string().max(2000)
 
-const UploadPart = z.object({
+export const UploadPart = z.object({
   number: z.int().min(1),
   offset: z.int(),
   length: z.int(),

@@ -52,6 +52,11 @@ export function assertMayStartAnalysis(principal: Principal): asserts principal 
   assertMayStart(principal, 'an analysis')
 }
 
+/** Like an analysis: whoever decides about a merge may ask how well it works. */
+export function assertMayStartEvaluation(principal: Principal): asserts principal is User {
+  assertMayStart(principal, 'an evaluation')
+}
+
 function assertMayStart(principal: Principal, what: string): asserts principal is User {
   const user = assertUser(principal, `start ${what}`)
   if (!hasReadScope(user)) throw forbidden(`Starting ${what} needs a token with the scope read.`)

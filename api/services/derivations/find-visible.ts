@@ -13,7 +13,7 @@ type DerivationRow = typeof derivations.$inferSelect
 export type VisibleDerivation = DerivationRow & { visibility: Visibility }
 
 const baseVersions = alias(modelVersions, 'base_versions')
-const baseModels = alias(models, 'base_models')
+export const baseModels = alias(models, 'base_models')
 
 interface Asked { ctx: Pick<RequestContext, 'db' | 'principal'>; id: string }
 
@@ -53,8 +53,8 @@ function everyPatch(db: Database, condition: SQL): SQL {
   return sql`not exists ${others}`
 }
 
-/** Of the bases that the recipe names as inputs. */
-function everyBase(db: Database, condition: SQL): SQL {
+/** Of the bases that the recipe of `derivations` names as inputs; a condition on `baseModels`. */
+export function everyBase(db: Database, condition: SQL): SQL {
   const others = db
     .select({ one: sql`1` })
     .from(derivationPatches)

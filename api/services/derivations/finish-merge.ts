@@ -10,6 +10,7 @@ import { ApiError } from '../../errors.ts'
 import type { Attempt } from '../../ports/job-queue.ts'
 import { recordAudit } from '../audit/record.ts'
 import { lockBlobs } from '../blobs/lock.ts'
+import { releaseEvaluations } from '../evaluations/release.ts'
 import type { JobRow } from '../jobs/job-view.ts'
 import { outputKey, storesTensors } from '../runner/merge-spec.ts'
 import { planMerge } from './plan-merge.ts'
@@ -124,6 +125,7 @@ export async function finishMerge({ ctx, tx, job, prepared: { outputs, made } }:
     seconds: result.seconds,
   }
   await tx.update(derivations).set({ state: 'ready', manifest, receipt, readyAt: ctx.clock.now() }).where(eq(derivations.id, derivationId))
+  await releaseEvaluations({ ctx, tx, derivationId })
   const storedBytes = [...blobs, ...headers].reduce((sum, { size }) => sum + size, 0)
   await recordAudit({ ctx, tx, entry: { organizationId: job.organizationId, action: 'derivation.merge', subject: derivationId, after: { state: 'ready', storedBytes } } })
 }

@@ -3,10 +3,10 @@ import type { Database } from '../../../db/database.ts'
 import { changedTensors, extents, files } from '../../../db/schema.ts'
 import type { Extent, FileExtent } from '../../../patch/extent.ts'
 
-export type FileOwner = { modelVersionId: string } | { patchVersionId: string } | { derivationId: string }
+export type FileOwner = { modelVersionId: string } | { patchVersionId: string } | { derivationId: string } | { evaluationId: string }
 
 /** The extents of every file of a published version, by path. */
-export async function readExtents(db: Database, owner: Exclude<FileOwner, { derivationId: string }>): Promise<Map<string, Extent[]>> {
+export async function readExtents(db: Database, owner: { modelVersionId: string } | { patchVersionId: string }): Promise<Map<string, Extent[]>> {
   return (await readFileExtents(db, owner)) as Map<string, Extent[]>
 }
 
@@ -45,5 +45,6 @@ export function toExtents({ blob, offset, length, tensor, tensorBlob }: Awaited<
 /** The condition on `files` for those of one owner. */
 export function ofOwner(owner: FileOwner): SQL {
   if ('modelVersionId' in owner) return eq(files.modelVersionId, owner.modelVersionId)
-  return 'patchVersionId' in owner ? eq(files.patchVersionId, owner.patchVersionId) : eq(files.derivationId, owner.derivationId)
+  if ('patchVersionId' in owner) return eq(files.patchVersionId, owner.patchVersionId)
+  return 'derivationId' in owner ? eq(files.derivationId, owner.derivationId) : eq(files.evaluationId, owner.evaluationId)
 }

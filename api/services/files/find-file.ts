@@ -1,4 +1,5 @@
 import { and, eq } from 'drizzle-orm'
+import type { Database } from '../../../db/database.ts'
 import { files } from '../../../db/schema.ts'
 import type { FileExtent } from '../../../patch/extent.ts'
 import { isSafePath } from '../../../patch/file-path.ts'
@@ -6,7 +7,7 @@ import { totalLength } from '../../../patch/layout.ts'
 import type { RequestContext } from '../../context.ts'
 import { notFound } from '../../errors.ts'
 import { ofOwner, selectExtents, toExtents, type FileOwner } from '../derivations/read-extents.ts'
-import { findFileOwner, type FileSubject } from './find-owner.ts'
+import { findFileOwner, type FileSubject, type FoundOwner } from './find-owner.ts'
 
 export interface FoundFile {
   readonly path: string
@@ -21,15 +22,19 @@ export interface FoundFile {
   readonly reference: string
 }
 
-/** One file of a published version or a ready merged model. Throws `not_found` and `wrong_state`. */
+/** One file of a published version, a ready merged model or a ready evaluation. Throws `not_found` and `wrong_state`. */
 export async function findFile({ ctx, input }: { ctx: Pick<RequestContext, 'db' | 'principal'>; input: { subject: FileSubject; path: string } }): Promise<FoundFile> {
-  const { owner, reference, visibility } = await findFileOwner({ ctx, subject: input.subject })
-  const missing = () => notFound(`The file ${JSON.stringify(input.path)} of`, reference)
-  if (!isSafePath(input.path)) throw missing()
-  const rows = await selectExtents(ctx.db, and(ofOwner(owner), eq(files.path, input.path))!)
+  return findFileOf({ db: ctx.db, owner: await findFileOwner({ ctx, subject: input.subject }), path: input.path })
+}
+
+/** The same of an owner that the caller has found, and may read. Throws `not_found`. */
+export async function findFileOf({ db, owner: { owner, reference, visibility }, path }: { db: Database; owner: FoundOwner; path: string }): Promise<FoundFile> {
+  const missing = () => notFound(`The file ${JSON.stringify(path)} of`, reference)
+  if (!isSafePath(path)) throw missing()
+  const rows = await selectExtents(db, and(ofOwner(owner), eq(files.path, path))!)
   const [first] = rows
   if (first === undefined) throw missing()
   const held = rows.flatMap(toExtents)
-  if (totalLength(held) !== first.size) throw new Error(`${input.path} of ${reference} has ${first.size} bytes, its extents ${totalLength(held)}`)
-  return { path: input.path, size: first.size, etag: first.etag, extents: held, owner, visibility, reference }
+  if (totalLength(held) !== first.size) throw new Error(`${path} of ${reference} has ${first.size} bytes, its extents ${totalLength(held)}`)
+  return { path, size: first.size, etag: first.etag, extents: held, owner, visibility, reference }
 }

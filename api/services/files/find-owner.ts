@@ -5,12 +5,14 @@ import { ApiError, notFound } from '../../errors.ts'
 import { mayReadInternal } from '../authorization/authorize.ts'
 import { visibleTo } from '../authorization/visibility.ts'
 import { findDerivationState } from '../derivations/find-visible.ts'
+import { findVisibleEvaluation } from '../evaluations/find-visible.ts'
 import type { FileOwner } from '../derivations/read-extents.ts'
 
-/** What the caller names: a version of a model or patch, or a merged model. */
+/** What the caller names: a version of a model or patch, a merged model, or an evaluation. */
 export type FileSubject =
   | { readonly kind: 'model' | 'patch'; readonly organization: string; readonly name: string; readonly version: string }
   | { readonly kind: 'derivation'; readonly id: string }
+  | { readonly kind: 'evaluation'; readonly id: string }
 
 export interface FoundOwner {
   readonly owner: FileOwner
@@ -27,6 +29,7 @@ type Scope = Pick<RequestContext, 'db' | 'principal'>
  */
 export async function findFileOwner({ ctx, subject }: { ctx: Scope; subject: FileSubject }): Promise<FoundOwner> {
   if (subject.kind === 'derivation') return findReadyDerivation(ctx, subject.id)
+  if (subject.kind === 'evaluation') return findReadyEvaluation(ctx, subject.id)
   const asked = `${subject.organization}/${subject.name}@${subject.version}`
   const missing = () => notFound(`The ${subject.kind} version`, asked)
   // PostgreSQL refuses a text with this character, where a path may hold it (%00).
@@ -64,4 +67,12 @@ async function findReadyDerivation(ctx: Scope, id: string): Promise<FoundOwner> 
     throw new ApiError('wrong_state', `The merged model ${id} is not ready (its state is ${state}), so its files cannot be fetched yet. GET /v1/derivations/${id} names its job.`)
   }
   return { owner: { derivationId: id }, reference: id, visibility }
+}
+
+async function findReadyEvaluation(ctx: Scope, id: string): Promise<FoundOwner> {
+  // The parameter of a path may be anything, and PostgreSQL refuses what is no UUID.
+  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(id)) throw notFound('The evaluation', id)
+  const { evaluation, isPublic } = await findVisibleEvaluation({ ctx, id })
+  if (evaluation.state !== 'ready') throw new ApiError('wrong_state', `The evaluation ${id} is not ready (its state is ${evaluation.state}), so there is nothing recorded yet. GET /v1/evaluations/${id} names its job.`)
+  return { owner: { evaluationId: id }, reference: id, visibility: isPublic ? 'public' : 'internal' }
 }

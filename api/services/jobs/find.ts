@@ -5,6 +5,7 @@ import { notFound } from '../../errors.ts'
 import { ofOwnOrganization } from '../authorization/visibility.ts'
 import { findVisibleAnalysis } from '../analyses/find-visible.ts'
 import { findVisibleDerivation } from '../derivations/find-visible.ts'
+import { findVisibleEvaluation } from '../evaluations/find-visible.ts'
 import { selectJobViews, toJobView, type JobRow, type JobView } from './job-view.ts'
 
 /** Jobs of one's own organizations, and those that one has asked for. */
@@ -13,7 +14,7 @@ export function visibleJobs({ principal }: Pick<RequestContext, 'principal'>): S
   return principal.kind === 'anonymous' ? own : or(own, eq(jobs.requestedBy, principal.userId))!
 }
 
-/** A job, for whoever may see jobs of its organization, or the merged model or the analysis that it makes. */
+/** A job, for whoever may see jobs of its organization, or the merged model, the analysis or the evaluation that it makes. */
 export async function findJob({ ctx, input }: { ctx: RequestContext; input: { id: string } }): Promise<JobView> {
   const [row] = await selectJobViews(ctx.db).where(eq(jobs.id, input.id))
   if (row === undefined) throw notFound('The job', input.id)
@@ -26,8 +27,9 @@ export async function findJob({ ctx, input }: { ctx: RequestContext; input: { id
 }
 
 /** What the job makes, for whoever may see that. */
-async function findResult(ctx: RequestContext, { id, derivationId, analysisId }: JobRow): Promise<unknown> {
+async function findResult(ctx: RequestContext, { id, derivationId, analysisId, evaluationId }: JobRow): Promise<unknown> {
   if (derivationId !== null) return findVisibleDerivation({ ctx, id: derivationId })
   if (analysisId !== null) return findVisibleAnalysis({ ctx, id: analysisId })
+  if (evaluationId !== null) return findVisibleEvaluation({ ctx, id: evaluationId })
   throw notFound('The job', id)
 }

@@ -1,7 +1,7 @@
 import { eq, sql, type SQL } from 'drizzle-orm'
 import { alias } from 'drizzle-orm/pg-core'
 import type { Database } from '../../../db/database.ts'
-import { analyses, jobs, models, modelVersions, organizations, patches, patchVersions, type JobFailure, type JobProgress } from '../../../db/schema.ts'
+import { analyses, evaluations, jobs, models, modelVersions, organizations, patches, patchVersions, type JobFailure, type JobProgress } from '../../../db/schema.ts'
 
 export type JobRow = typeof jobs.$inferSelect
 
@@ -12,7 +12,7 @@ export interface JobView {
   attempt: number
   progress: JobProgress | null
   failure: JobFailure | null
-  subject: { kind: 'model-version' | 'patch-version' | 'derivation' | 'analysis'; reference: string }
+  subject: { kind: 'model-version' | 'patch-version' | 'derivation' | 'analysis' | 'evaluation'; reference: string }
   createdAt: string
   startedAt: string | null
   endedAt: string | null
@@ -31,10 +31,11 @@ export function selectJobViews(db: Database) {
     })
     .from(jobs)
     .leftJoin(analyses, eq(analyses.id, jobs.analysisId))
-    .leftJoin(modelVersions, eq(modelVersions.id, sql`coalesce(${jobs.modelVersionId}, ${analyses.targetVersionId})`))
+    .leftJoin(evaluations, eq(evaluations.id, jobs.evaluationId))
+    .leftJoin(modelVersions, eq(modelVersions.id, sql`coalesce(${jobs.modelVersionId}, ${analyses.targetVersionId}, ${evaluations.targetVersionId})`))
     .leftJoin(models, eq(models.id, modelVersions.modelId))
     .leftJoin(modelOwner, eq(modelOwner.id, models.organizationId))
-    .leftJoin(patchVersions, eq(patchVersions.id, sql`coalesce(${jobs.patchVersionId}, ${analyses.patchVersionId})`))
+    .leftJoin(patchVersions, eq(patchVersions.id, sql`coalesce(${jobs.patchVersionId}, ${analyses.patchVersionId}, ${evaluations.patchVersionId})`))
     .leftJoin(patches, eq(patches.id, patchVersions.patchId))
     .leftJoin(patchOwner, eq(patchOwner.id, patches.organizationId))
     .$dynamic()
@@ -49,18 +50,19 @@ export function toJobView(row: { job: JobRow; model: string | null; patch: strin
     attempt: job.attempt,
     progress: job.progress,
     failure: job.failure,
-    subject:
-      job.analysisId !== null
-        ? { kind: 'analysis', reference: `${row.patch} on ${row.model}` }
-        : job.modelVersionId !== null
-        ? { kind: 'model-version', reference: row.model! }
-        : job.patchVersionId !== null
-          ? { kind: 'patch-version', reference: row.patch! }
-          : { kind: 'derivation', reference: job.derivationId! },
+    subject: subjectOf(row),
     createdAt: job.createdAt.toISOString(),
     startedAt: job.startedAt?.toISOString() ?? null,
     endedAt: job.endedAt?.toISOString() ?? null,
   }
+}
+
+function subjectOf({ job, model, patch }: { job: JobRow; model: string | null; patch: string | null }): JobView['subject'] {
+  if (job.analysisId !== null) return { kind: 'analysis', reference: `${patch} on ${model}` }
+  if (job.evaluationId !== null) return { kind: 'evaluation', reference: patch === null ? model! : `${patch} on ${model}` }
+  if (job.modelVersionId !== null) return { kind: 'model-version', reference: model! }
+  if (job.patchVersionId !== null) return { kind: 'patch-version', reference: patch! }
+  return { kind: 'derivation', reference: job.derivationId! }
 }
 
 /** The newest job that the condition picks, or null. */

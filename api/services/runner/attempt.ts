@@ -28,7 +28,24 @@ export async function lockJob(tx: Database, jobId: string): Promise<JobRow> {
   return job
 }
 
+/** The job's row, locked, if this attempt holds the job: a later one, or the job's end, has taken it from others. Throws `stale_attempt`. */
+export async function lockHeldJob(tx: Database, attempt: Attempt): Promise<JobRow> {
+  const job = await lockJob(tx, attempt.jobId)
+  if (!isHeld(job, attempt)) throw staleAttempt()
+  return job
+}
+
+/** Whether this attempt is the one that works on the job now. */
+export function isHeld(job: Pick<JobRow, 'state' | 'attempt'>, attempt: Attempt): boolean {
+  return job.state === 'running' && job.attempt === attempt.retryCount + 1
+}
+
 /** Where one attempt of a job stages what it writes. */
 export function attemptPrefix(attempt: Attempt): string {
   return `attempts/${attempt.jobId}/${attempt.retryCount}`
+}
+
+/** Where an attempt stages what an evaluation recorded. */
+export function sampleKey(attempt: Attempt, sha256: string): string {
+  return `${attemptPrefix(attempt)}/${sha256}`
 }

@@ -7,11 +7,12 @@ import { assertMayRunJobs } from '../authorization/authorize.ts'
 import type { JobRow } from '../jobs/job-view.ts'
 import { failAttempt } from './fail-job.ts'
 import { analyzeSpec, type AnalyzeSpec } from './analyze-spec.ts'
+import { evaluateSpec, type EvaluateSpec } from './evaluate-spec.ts'
 import { ingestSpec, type IngestSpec } from './ingest-spec.ts'
 import { mergeSpec, type MergeSpec } from './merge-spec.ts'
 
 /** How each kind of job is described to a runner. */
-const SPECS: Record<JobKind, (ctx: RequestContext, job: JobRow, attempt: Attempt) => Promise<ClaimedJob['spec']>> = { ingest: ingestSpec, merge: mergeSpec, analyze: analyzeSpec }
+const SPECS: Record<JobKind, (ctx: RequestContext, job: JobRow, attempt: Attempt, token: string) => Promise<ClaimedJob['spec']>> = { ingest: ingestSpec, merge: mergeSpec, analyze: analyzeSpec, evaluate: evaluateSpec }
 
 const POLL_MS = 250
 /** Long enough for the longest attempt; what really ends it is the lease. */
@@ -21,7 +22,7 @@ export interface ClaimedJob {
   job: { id: string; kind: JobKind; attempt: number }
   token: string
   leaseSeconds: number
-  spec: IngestSpec | MergeSpec | AnalyzeSpec
+  spec: IngestSpec | MergeSpec | AnalyzeSpec | EvaluateSpec
 }
 
 /** The next job of one of the kinds, waiting up to `waitSeconds` for one; null when there is none. */
@@ -53,8 +54,8 @@ async function start(ctx: RequestContext, attempt: Attempt): Promise<ClaimedJob 
     .returning()
   try {
     if (job === undefined) throw new ApiError('not_found', 'The job is gone.')
-    const spec = await SPECS[attempt.kind](ctx, job, attempt)
     const token = await ctx.signer.signAttempt(attempt, TOKEN_SECONDS)
+    const spec = await SPECS[attempt.kind](ctx, job, attempt, token)
     return { job: { id: job.id, kind: attempt.kind, attempt: job.attempt }, token, leaseSeconds: LEASE_SECONDS, spec }
   } catch (error) {
     // What cannot even be described would block the queue: it fails like any other attempt, and is tried again.

@@ -4,11 +4,12 @@ import type { RequestContext } from '../../context.ts'
 import type { Attempt } from '../../ports/job-queue.ts'
 import { finishAnalysis, prepareAnalysis, type AnalyzeResult } from '../analyses/finish.ts'
 import { finishMerge, prepareMerge, type MergeResult } from '../derivations/finish-merge.ts'
+import { finishEvaluation, prepareEvaluation, type EvaluateResult } from '../evaluations/finish.ts'
 import { inTransaction } from '../transaction.ts'
 import { finishIngest, type IngestResult } from '../uploads/finish-ingest.ts'
 import { attemptPrefix, lockJob, staleAttempt } from './attempt.ts'
 
-export type JobResult = { kind: 'ingest'; result: IngestResult } | { kind: 'merge'; result: MergeResult } | { kind: 'analyze'; result: AnalyzeResult }
+export type JobResult = { kind: 'ingest'; result: IngestResult } | { kind: 'merge'; result: MergeResult } | { kind: 'analyze'; result: AnalyzeResult } | { kind: 'evaluate'; result: EvaluateResult }
 
 /**
  * What an attempt made becomes visible here, in one transaction and only if the attempt still holds the job.
@@ -17,14 +18,18 @@ export type JobResult = { kind: 'ingest'; result: IngestResult } | { kind: 'merg
 export async function completeJob({ ctx, attempt, outcome }: { ctx: RequestContext; attempt: Attempt; outcome: JobResult }): Promise<void> {
   const prepared = outcome.kind === 'merge' ? await prepareMerge({ ctx, attempt, result: outcome.result }) : null
   const analysis = outcome.kind === 'analyze' ? await prepareAnalysis({ ctx, attempt, result: outcome.result }) : null
+  const evaluation = outcome.kind === 'evaluate' ? await prepareEvaluation({ ctx, attempt, result: outcome.result }) : null
   const discard = await inTransaction(ctx, async (tx) => {
     const job = await lockJob(tx, attempt.jobId)
     if (!(await ctx.queue.complete(tx, attempt))) throw staleAttempt()
     const staged = outcome.kind === 'ingest' ? (await finishIngest({ ctx, tx, job, result: outcome.result })).discard : []
     if (prepared !== null) await finishMerge({ ctx, tx, job, prepared })
     if (analysis !== null) await finishAnalysis({ ctx, tx, job, analysis })
+    if (evaluation !== null) await finishEvaluation({ ctx, tx, job, evaluation })
     await tx.update(jobs).set({ state: 'succeeded', failure: null, endedAt: ctx.clock.now() }).where(eq(jobs.id, job.id))
     return staged
   })
   for (const key of [...discard, attemptPrefix(attempt)]) await ctx.blobs.discard(key)
+  // What waited for it may be in the queue now.
+  ctx.launcher.wake()
 }

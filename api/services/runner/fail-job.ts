@@ -1,9 +1,10 @@
 import { and, eq } from 'drizzle-orm'
 import type { Database } from '../../../db/database.ts'
-import { analyses, derivations, jobs, type JobFailure } from '../../../db/schema.ts'
+import { analyses, derivations, evaluations, jobs, type JobFailure } from '../../../db/schema.ts'
 import type { RequestContext } from '../../context.ts'
 import type { Attempt } from '../../ports/job-queue.ts'
 import { recordAudit } from '../audit/record.ts'
+import { findWaitingEvaluations } from '../evaluations/release.ts'
 import type { JobRow } from '../jobs/job-view.ts'
 import { inTransaction } from '../transaction.ts'
 import { attemptPrefix, lockJob, staleAttempt } from './attempt.ts'
@@ -12,7 +13,7 @@ import { attemptPrefix, lockJob, staleAttempt } from './attempt.ts'
 export async function failAttempt({ ctx, attempt, failure }: { ctx: RequestContext; attempt: Attempt; failure: JobFailure }): Promise<void> {
   await inTransaction(ctx, async (tx) => {
     const job = await lockJob(tx, attempt.jobId)
-    const { held, willRetry } = await ctx.queue.fail(tx, attempt, { message: failure.message, retry: failure.retryable })
+    const { held, willRetry } = await ctx.queue.fail(tx, attempt, { retry: failure.retryable })
     if (!held) throw staleAttempt()
     if (willRetry) await tx.update(jobs).set({ state: 'queued', progress: null, failure }).where(eq(jobs.id, job.id))
     else await endFailed(ctx, tx, job, failure)
@@ -26,5 +27,10 @@ export async function endFailed(ctx: RequestContext, tx: Database, job: JobRow, 
   // A merged model that is ready stays so: only its materialising has failed.
   if (job.derivationId !== null) await tx.update(derivations).set({ state: 'failed' }).where(and(eq(derivations.id, job.derivationId), eq(derivations.state, 'queued')))
   if (job.analysisId !== null) await tx.update(analyses).set({ state: 'failed' }).where(eq(analyses.id, job.analysisId))
+  if (job.evaluationId !== null) await tx.update(evaluations).set({ state: 'failed' }).where(eq(evaluations.id, job.evaluationId))
   await recordAudit({ ctx, tx, entry: { organizationId: job.organizationId, action: 'job.fail', subject: job.id, before: { state: job.state }, after: { state: 'failed', failure } } })
+  if (job.derivationId === null) return
+  for (const waiting of await findWaitingEvaluations(tx, job.derivationId)) {
+    await endFailed(ctx, tx, waiting, { code: 'merge_failed', message: `The merge that it waited for has failed: ${failure.message}`, retryable: false })
+  }
 }

@@ -1,0 +1,105 @@
+import { eq } from 'drizzle-orm'
+import type { Database } from '../../../db/database.ts'
+import { derivations, evaluations } from '../../../db/schema.ts'
+import { evaluationIdentity, type EvaluationHow, type EvaluationSpec } from '../../../patch/evaluation.ts'
+import { formatReference } from '../../../patch/reference.ts'
+import { isTaskName, readTaskFile, TaskFileError } from '../../../patch/task-file.ts'
+import type { RequestContext } from '../../context.ts'
+import { ApiError, notFound } from '../../errors.ts'
+import { recordAudit } from '../audit/record.ts'
+import { assertMayStartEvaluation, mayReadInternal } from '../authorization/authorize.ts'
+import { requestMerge } from '../derivations/request-merge.ts'
+import { createJob, enqueueJob } from '../jobs/enqueue.ts'
+import type { FoundModelVersion } from '../models/find.ts'
+import { findOrganization } from '../organizations/find.ts'
+import { findTarget, judgeAll } from '../resolutions/resolve.ts'
+import { readReference, type SelectedPatch } from '../resolutions/select-patches.ts'
+import { inTransaction } from '../transaction.ts'
+
+export interface EvaluationRequest extends Omit<EvaluationSpec, 'how' | 'tasks'> {
+  /** `org/name@version`. */
+  readonly target: string
+  readonly patch: string | null
+  readonly how: EvaluationHow | null
+  /** May be empty where there is a task file. */
+  readonly tasks: readonly string[]
+}
+
+/**
+ * The evaluation of a model, alone or with a patch. Returns its id; a job is on its way where it is not ready, which for a
+ * merged model that is not merged yet waits for the merge. For whoever may see all that it is about.
+ */
+export async function requestEvaluation({ ctx, input }: { ctx: RequestContext; input: EvaluationRequest }): Promise<string> {
+  assertMayStartEvaluation(ctx.principal)
+  const { userId } = ctx.principal
+  const spec = readSpec(input)
+  const target = await findTarget({ ctx, reference: input.target })
+  const patch = input.patch === null ? null : await findFittingPatch(ctx, target, input.patch)
+  const dataOrganizationId = spec.data === null ? null : await findDataOrganization(ctx, spec.data)
+  const derivationId = patch !== null && spec.how === 'merged' ? await requestMerge({ ctx, input: { target: target.reference, patches: [patch.reference] } }) : null
+  const subject = { targetVersionId: target.version.id, patchVersionId: patch?.version.id ?? null }
+  const identity = await evaluationIdentity({ target: subject.targetVersionId, patch: subject.patchVersionId, spec })
+  const id = await inTransaction(ctx, async (tx) => {
+    // Before the evaluation's own row: the end of a merge locks them in this order.
+    const isMerged = derivationId === null || (await lockMerge(tx, derivationId))
+    await tx.insert(evaluations).values({ identity, ...subject, derivationId, spec, dataOrganizationId, createdBy: userId }).onConflictDoNothing()
+    const [row] = await tx.select().from(evaluations).where(eq(evaluations.identity, identity)).for('update')
+    // One question, one job: whoever holds the row first starts it, and a failed one is started again.
+    if (row!.state === 'ready' || (row!.state === 'queued' && row!.jobId !== null)) return row!.id
+    const job = await (isMerged ? enqueueJob : createJob)({ ctx, tx, kind: 'evaluate', organizationId: target.organization.id, subject: { evaluationId: row!.id } })
+    await tx.update(evaluations).set({ state: 'queued', jobId: job.id }).where(eq(evaluations.id, row!.id))
+    await recordAudit({ ctx, tx, entry: { organizationId: target.organization.id, action: 'evaluation.request', subject: row!.id, after: { target: target.reference, patch: patch?.reference ?? null, spec, job: job.id } } })
+    return row!.id
+  })
+  ctx.launcher.wake()
+  return id
+}
+
+function readSpec({ target: _, patch, how, tasks, ...rest }: EvaluationRequest): EvaluationSpec {
+  const chosen = how ?? (patch === null ? 'plain' : 'merged')
+  if ((chosen === 'plain') !== (patch === null)) {
+    throw new ApiError('invalid_request', patch === null ? `To evaluate ${chosen}, name the patch.` : 'With a patch, how is merged or peft; plain evaluates the target alone.')
+  }
+  const own = rest.taskFile === null ? [] : [nameOfTaskFile(rest.taskFile)]
+  const all = [...new Set([...tasks, ...own])].sort()
+  if (all.length === 0) throw new ApiError('invalid_request', 'Name at least one task, such as boolq, or send a task file.')
+  const wrong = all.find((task) => !isTaskName(task))
+  if (wrong !== undefined) throw new ApiError('invalid_request', `${JSON.stringify(wrong)} is no name of a task: letters, digits, ".", "_" and "-".`)
+  return { ...rest, how: chosen, tasks: all }
+}
+
+function nameOfTaskFile(text: string): string {
+  try {
+    return readTaskFile(text).task
+  } catch (error) {
+    if (error instanceof TaskFileError) throw new ApiError('invalid_request', error.message)
+    throw error
+  }
+}
+
+async function findFittingPatch(ctx: RequestContext, target: FoundModelVersion, reference: string): Promise<SelectedPatch> {
+  const [judgement] = await judgeAll({ ctx, target, references: [reference] })
+  const { patch, resolution } = judgement!
+  if (patch.weight !== 1) throw new ApiError('invalid_reference', `An evaluation is of a patch as it was published: write ${reference} without a weight.`)
+  const refused = resolution.reasons.filter(({ severity }) => severity === 'refusal')
+  if (refused.length > 0) {
+    throw new ApiError('incompatible', `${patch.reference} does not fit ${target.reference}: ${refused[0]!.message}`, { reasons: refused.map((reason) => ({ patch: patch.reference, ...reason })) })
+  }
+  return patch
+}
+
+/** Data of a runner's folder belongs to the organization that it is named after; to others it does not exist. */
+async function findDataOrganization(ctx: RequestContext, data: string): Promise<string> {
+  const { organization, name, selector, weight } = readReference(data)
+  if (selector !== null || weight !== 1) throw new ApiError('invalid_reference', `${data} is no name of data: write organization/name.`)
+  const owner = await findOrganization({ ctx, name: organization }).catch(() => null)
+  if (owner === null || !mayReadInternal(ctx.principal, owner.id)) throw notFound('The data', formatReference({ organization, name }))
+  return owner.id
+}
+
+/** Whether the merged model is there; else its merge is on its way, and cannot end before this transaction. */
+async function lockMerge(tx: Database, derivationId: string): Promise<boolean> {
+  const [row] = await tx.select({ state: derivations.state }).from(derivations).where(eq(derivations.id, derivationId)).for('update')
+  if (row!.state === 'failed') throw new ApiError('merge_failed', 'The merge that the evaluation needs has failed. Ask again to start another job.')
+  return row!.state === 'ready'
+}
