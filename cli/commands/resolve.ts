@@ -5,6 +5,7 @@ import type { Resolution } from '../client.ts'
 import { figuresLine } from '../analysis-table.ts'
 import { EXIT } from '../exit.ts'
 import { formatFields, plural } from '../format.ts'
+import { formatScore } from '../scores.ts'
 import { addLayOptions, chosenOptions } from '../option-values.ts'
 import { describeReason } from '../reasons.ts'
 import { modelVersionName } from '../references.ts'
@@ -37,8 +38,17 @@ async function resolve(session: Session, options: CommonOptions & Partial<LayOpt
 function describe({ verdict, target, patches, derivation, merged }: Resolution): string {
   const parts = patches.map((patch) => [
     `${patch.reference}${patch.weight === 1 ? '' : ` with weight ${patch.weight}`}: ${patch.verdict} (trained on ${patch.base.reference}, ${plural(patch.edits, 'edit')})`,
-    ...patch.evidence.flatMap(({ measured, parts: figures }) => figures.map((entry) => `  evidence ${entry.part}: ${figuresLine(entry.figures)} (measured by ${measured.by})`)),
+    ...patch.evidence.flatMap(describeEvidence),
     ...patch.reasons.map((reason) => `  ${reason.severity.padEnd(7)}  ${reason.code}: ${describeReason(reason)}`),
   ].join('\n'))
   return [formatFields([['verdict', verdict], ['target', target.reference], ['derivation', derivation], ['merged', merged]]), ...parts].join('\n\n')
+}
+
+function describeEvidence(evidence: Resolution['patches'][number]['evidence'][number]): string[] {
+  const { measured } = evidence
+  if (evidence.kind === 'analysis') return evidence.parts.map((entry) => `  evidence ${entry.part}: ${figuresLine(entry.figures)} (measured by ${measured.by})`)
+  return evidence.scores.map((score) => {
+    const alone = score.alone === null ? '' : `, the target alone ${formatScore(score.alone)}`
+    return `  evidence ${score.task} ${score.metric}: ${formatScore(score)}${alone} (${evidence.how}, ${plural(score.samples, 'question')}, task version ${score.version}, measured by ${measured.by})`
+  })
 }

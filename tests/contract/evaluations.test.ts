@@ -243,6 +243,28 @@ describe('the list', () => {
   })
 })
 
+describe('resolving a patch on a target', () => {
+  it('tells how it did there, and the target alone on the same question, to whoever may see all of it', async () => {
+    const { org, patch, target } = await withPatch()
+    const evidenceFor = async (token: string | null) => (await registry.ok('resolvePatches', { query: { patch, target }, token })).patches[0].evidence
+    expect(await evidenceFor(null)).toEqual([])
+    const id = await evaluated({ target, patch, how: 'peft', limit: 400 })
+    const lone = (alone: unknown) => [expect.objectContaining({ kind: 'evaluation', id, how: 'peft', limit: 400, num_fewshot: null, measured: { by: registry.url, at: expect.any(String) }, scores: [{ ...score(), alone }] })]
+    expect(await evidenceFor(null)).toEqual(lone(null))
+    // Other questions, another version of the task, another target: nothing to compare with.
+    await evaluated({ target })
+    await evaluated({ target: `${org}/base@v1`, limit: 400 })
+    await evaluated({ target, limit: 400, seed: 2 }, [score({ version: '1.0', value: 0.1 })])
+    expect(await evidenceFor(null)).toEqual(lone(null))
+    await evaluated({ target, limit: 400 }, [score({ value: 0.5, stderr: 0.025 })])
+    expect(await evidenceFor(null)).toEqual(lone({ value: 0.5, stderr: 0.025 }))
+
+    await evaluated({ target, patch, how: 'peft', data: `${org}/notes` })
+    const member = await newUser(registry, { organization: org, role: 'reader', scopes: ['read'] })
+    expect([(await evidenceFor(member)).length, (await evidenceFor(null)).length]).toEqual([2, 1])
+  })
+})
+
 describe('who may', () => {
   it('ask for one: whoever may see target and patch, with a token that reads', async () => {
     const { target } = await withPatch()

@@ -3,6 +3,7 @@ import type { App } from '../../app.ts'
 import { REASON_CODES, SEVERITIES, VERDICTS } from '../../../patch/resolution.ts'
 import { resolvePatches } from '../../services/resolutions/resolve.ts'
 import { AnalysisParts } from '../analyses/analysis-schema.ts'
+import { How, TaskScore } from '../evaluations/evaluation-schema.ts'
 import { errorResponses, jsonContent } from '../error-responses.ts'
 import { DerivationOptions, PatchReferences } from '../merged/merged-schema.ts'
 import { Digest } from '../runner/runner-schema.ts'
@@ -16,8 +17,13 @@ const Reason = z
   .openapi('Reason')
 const Version = z.object({ reference: z.string(), digest: Digest })
 
+const measured = { id: z.uuid(), measured: z.object({ by: z.string(), at: z.iso.datetime() }) }
+const EvidenceScore = TaskScore.extend({ alone: TaskScore.pick({ value: true, stderr: true }).nullable() }).openapi('EvidenceScore', { description: 'With the score of the target alone, where the same question was put to it.' })
 const Evidence = z
-  .object({ kind: z.literal('analysis'), id: z.uuid(), measured: z.object({ by: z.string(), at: z.iso.datetime() }), parts: AnalysisParts })
+  .discriminatedUnion('kind', [
+    z.object({ kind: z.literal('analysis'), ...measured, parts: AnalysisParts }),
+    z.object({ kind: z.literal('evaluation'), ...measured, how: How, num_fewshot: z.int().nullable(), limit: z.int().nullable(), scores: z.array(EvidenceScore) }),
+  ])
   .openapi('Evidence', { description: 'What was measured of the patch on this target, and who says so. It does not enter the verdict.' })
 
 const Resolution = z

@@ -4,8 +4,8 @@ import type { Analysis } from '../../../patch/analysis.ts'
 import type { RequestContext } from '../../context.ts'
 import { visibleTo } from '../authorization/visibility.ts'
 
-/** What is known of a patch on a target beside its structure, and who says so. */
-export interface Evidence {
+/** What was measured of the weights of a patch on a target, and who says so. */
+export interface AnalysisEvidence {
   kind: 'analysis'
   /** Of the analysis, which has the figures of every layer and tensor. */
   id: string
@@ -17,7 +17,7 @@ export interface Evidence {
  * The finished analyses of these patch versions on a target, by patch version. The caller may see patches and target;
  * those whose base it may not see are left out.
  */
-export async function findEvidence({ ctx, targetVersionId, patchVersionIds }: { ctx: RequestContext; targetVersionId: string; patchVersionIds: readonly string[] }): Promise<Map<string, Evidence[]>> {
+export async function findAnalysisEvidence({ ctx, targetVersionId, patchVersionIds }: { ctx: RequestContext; targetVersionId: string; patchVersionIds: readonly string[] }): Promise<Map<string, AnalysisEvidence[]>> {
   const rows = await ctx.db
     .select({
       patchVersionId: analyses.patchVersionId,

@@ -5,7 +5,8 @@ import { mergeRecipe } from '../../../patch/recipe.ts'
 import { VERDICTS, type Lineage, type Reason, type Verdict } from '../../../patch/resolution.ts'
 import type { RequestContext } from '../../context.ts'
 import { ApiError } from '../../errors.ts'
-import { findEvidence, type Evidence } from '../analyses/find-evidence.ts'
+import { findAnalysisEvidence, type AnalysisEvidence } from '../analyses/find-evidence.ts'
+import { findEvaluationEvidence, type EvaluationEvidence } from '../evaluations/find-evidence.ts'
 import { findModelVersion, type FoundModelVersion } from '../models/find.ts'
 import { judgePatch, type Judgement } from './judge.ts'
 import { readReference, selectPatches } from './select-patches.ts'
@@ -22,7 +23,7 @@ export interface ResolutionView {
     reasons: Reason[]
     edits: number
     lineage: Lineage
-    evidence: Evidence[]
+    evidence: (AnalysisEvidence | EvaluationEvidence)[]
   }[]
   derivation: string | null
   merged: 'ready' | 'queued' | 'absent' | null
@@ -32,7 +33,8 @@ export interface ResolutionView {
 export async function resolvePatches({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly string[]; options?: DerivationOptions } }): Promise<ResolutionView> {
   const target = await findTarget({ ctx, reference: input.target })
   const judgements = await judgeAll({ ctx, target, references: input.patches, options: input.options })
-  const evidence = await findEvidence({ ctx, targetVersionId: target.version.id, patchVersionIds: judgements.map(({ patch }) => patch.version.id) })
+  const about = { ctx, targetVersionId: target.version.id, patchVersionIds: judgements.map(({ patch }) => patch.version.id) }
+  const [analyses, evaluations] = [await findAnalysisEvidence(about), await findEvaluationEvidence(about)]
   const verdict = worstVerdict(judgements)
   const id = verdict === 'incompatible' ? null : await derivationIdOf(target, judgements)
   return {
@@ -40,7 +42,7 @@ export async function resolvePatches({ ctx, input }: { ctx: RequestContext; inpu
     target: { reference: target.reference, digest: target.version.digest! },
     patches: judgements.map(({ patch, base, resolution, edits, lineage }) => ({
       reference: patch.reference, digest: patch.version.digest!, weight: patch.weight, base, verdict: resolution.verdict, reasons: [...resolution.reasons], edits: edits.length, lineage,
-      evidence: evidence.get(patch.version.id) ?? [],
+      evidence: [...(evaluations.get(patch.version.id) ?? []), ...(analyses.get(patch.version.id) ?? [])],
     })),
     derivation: id,
     merged: id === null ? null : await stateOf(ctx, id),
