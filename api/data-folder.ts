@@ -1,6 +1,7 @@
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { lock } from 'proper-lockfile'
+import { makeFolder } from '../gpu-runner/make-folder.ts'
 import { ConfigError } from './config.ts'
 
 /** A lock that was not renewed for so long belongs to a server that has crashed. */
@@ -15,8 +16,8 @@ export interface LockedFolder {
 
 /** Makes the data folder and takes it for this process. Throws ConfigError where another server has it. */
 export async function lockDataFolder(folder: string, onLost: (error: Error) => void): Promise<LockedFolder> {
-  await mkdir(folder, { recursive: true, mode: PRIVATE }).catch((error: Error) => {
-    throw new ConfigError(`The data folder ${folder} cannot be made: ${error.message}`)
+  await makeFolder(folder, PRIVATE).catch((error: Error) => {
+    throw new ConfigError(`The data folder ${folder} cannot be made: ${error.message}. Choose another with --data.`)
   })
   const pidFile = join(folder, 'server.pid')
   const take = () => lock(folder, { lockfilePath: join(folder, 'server.lock'), stale: STALE_MS, update: STALE_MS / 4, onCompromised: onLost })

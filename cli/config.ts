@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto'
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { readFile, rename, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { makeFolder } from '../gpu-runner/make-folder.ts'
 import { CliError, EXIT, usageError } from './exit.ts'
 
 /** Where a registry started with `npm start` listens. */
@@ -74,7 +75,7 @@ async function readConfig(): Promise<ConfigFile | null> {
 
 async function writeConfig(file: ConfigFile): Promise<void> {
   const path = configPath()
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+  await makeFolder(dirname(path), 0o700)
   // A new file under a name of its own: an existing one could have a wider mode.
   const temporary = `${path}.${randomUUID()}.tmp`
   await writeFile(temporary, `${JSON.stringify(file, null, 2)}\n`, { mode: 0o600, flag: 'wx' })

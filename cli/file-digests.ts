@@ -1,7 +1,8 @@
 import { createHash, randomUUID } from 'node:crypto'
-import { mkdir, readFile, realpath, rename, writeFile } from 'node:fs/promises'
+import { readFile, realpath, rename, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
+import { makeFolder } from '../gpu-runner/make-folder.ts'
 import type { ManifestFile } from '../patch/manifest.ts'
 import { hashRange } from './hash.ts'
 import type { Progress } from './progress.ts'
@@ -64,7 +65,7 @@ async function readCache(path: string): Promise<Cache> {
 async function writeCache(path: string, cache: Cache): Promise<void> {
   if (Object.keys(cache).length === 0) return
   try {
-    await mkdir(join(path, '..'), { recursive: true })
+    await makeFolder(dirname(path))
     const temporary = `${path}.${randomUUID()}.tmp`
     await writeFile(temporary, JSON.stringify(cache))
     await rename(temporary, path)

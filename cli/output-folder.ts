@@ -1,5 +1,6 @@
-import { mkdir, open, readdir, readFile, rename, rm, rmdir } from 'node:fs/promises'
+import { open, readdir, readFile, rename, rm, rmdir } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
+import { makeFolder } from '../gpu-runner/make-folder.ts'
 import { CliError, EXIT } from './exit.ts'
 
 /** Holds the id of the process that is at a partial folder. */
@@ -21,7 +22,10 @@ export async function openOutputFolder(path: string, replace: boolean): Promise<
   const partial = join(dirname(output), `${basename(output)}.partial`)
   const isFull = await isNotEmpty(output)
   if (isFull && !replace) throw new CliError(EXIT.conflict, 'output_exists', `${output} exists and is not empty. Choose another folder, or replace it with --force.`)
-  await mkdir(partial, { recursive: true })
+  await makeFolder(partial).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT' && error.code !== 'ENOTDIR') throw error
+    throw new CliError(EXIT.failure, 'output_impossible', `The folder ${partial} cannot be made: ${error.message}. Choose another --output.`, { cause: error })
+  })
   await takeOwnership(partial, output)
   return {
     output, partial,

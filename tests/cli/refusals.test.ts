@@ -145,6 +145,7 @@ test.each([
   { args: ['get', '--lock', 'none.lock', '--output', 'out'], code: 4, says: 'none.lock' },
   { args: ['get', '--output', 'out'], code: 2, says: 'target' },
   { args: ['merge', '.', '.', '--output', 'out'], code: 1, says: 'config.json' },
+  { args: ['merge', '.', '.', '--output', '/proc/portllm/out'], code: 1, says: 'The folder /proc/portllm/out.partial cannot be made: ENOENT' },
   { args: ['frobnicate'], code: 2, says: 'unknown command' },
   { args: ['whoami', '--registry', 'ftp://x'], code: 2, says: 'address of a registry' },
   { args: ['whoami', '--registry', 'http://127.0.0.1:1'], code: 7, says: 'cannot be reached (bad port)' },

@@ -88,6 +88,8 @@ describe('the registry', () => {
     expect([code, stderr]).toEqual([1, expect.stringContaining('--port 70000')])
     const wrongUrl = await runServer([], { DATABASE_URL: 'mysql://x' })
     expect([wrongUrl.code, wrongUrl.stderr]).toEqual([1, expect.stringContaining('DATABASE_URL')])
+    const nowhere = await runServer(['--data', '/proc/portllm'])
+    expect([nowhere.code, nowhere.stderr]).toEqual([1, expect.stringMatching(/data folder \/proc\/portllm cannot be made: ENOENT.*--data/)])
     const { port } = new URL(registry.url)
     const folder = await mkdtemp(join(tmpdir(), 'portllm-test-'))
     const taken = await runServer(['--port', port, '--data', folder])

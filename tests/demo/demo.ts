@@ -5,9 +5,10 @@
  */
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { mkdir, readFile, readdir, rm } from 'node:fs/promises'
+import { readFile, readdir, rm } from 'node:fs/promises'
 import { basename, join, relative } from 'node:path'
 import { parseArgs, styleText } from 'node:util'
+import { makeFolder } from '../../gpu-runner/make-folder.ts'
 import { portllm, ROOT, startRegistry, type Registry } from '../setup/registry.ts'
 
 const HELP = `Usage: npm run demo -- [options]
@@ -89,7 +90,7 @@ async function main(): Promise<void> {
   const [base, evolved, patchRef] = [`lab/tiny-${architecture}@1.0`, `lab/tiny-${architecture}@2.0`, `hospital/${patch.task}@1.0.0`]
 
   await rm(data, { recursive: true, force: true })
-  await mkdir(data, { recursive: true })
+  await makeFolder(data)
 
   step('Start a registry: Node, an embedded PostgreSQL, a folder, and a runner with the native core')
   const registry = await startRegistry(join(data, 'registry'), { port: options.port })
