@@ -1,6 +1,7 @@
 import { readAdapter } from '../patch/adapter.ts'
 import { adapterEdits } from '../patch/edits.ts'
 import type { ModelManifest, PatchManifest } from '../patch/manifest.ts'
+import { aboutOwnBase } from '../patch/own-base.ts'
 import type { Reason } from '../patch/resolution.ts'
 import { CliError, EXIT } from './exit.ts'
 import { describeReason } from './reasons.ts'
@@ -12,7 +13,7 @@ import { describeReason } from './reasons.ts'
 export function precheckPatch(patch: PatchManifest, base: ModelManifest | null, baseReference: string): Reason[] {
   const adapter = readAdapter(patch.adapterConfig, patch.tensors)
   // What a merge may be asked for is no fault of the patch.
-  const reasons = base === null ? adapter.reasons : adapterEdits(adapter, base, base, { tied: 'untie' }).reasons
+  const reasons = base === null ? adapter.reasons : adapterEdits(adapter, base, base, { tied: 'untie' }).reasons.map(aboutOwnBase)
   const refusals = reasons.filter(({ severity }) => severity === 'refusal')
   if (refusals.length > 0) {
     throw new CliError(

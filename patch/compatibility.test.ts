@@ -62,6 +62,12 @@ describe('architecture', () => {
     expect(check({ target: mistral, lineage: { relation: 'unrelated', steps: [] } }).reasons).toContainEqual(expect.objectContaining({ code: 'architecture', severity: 'refusal', expected: 'llama', found: 'mistral' }))
     expect(check({ target: mistral })).toMatchObject({ verdict: 'portable-with-warnings' })
   })
+
+  it('is told before the shapes that differ because of it', () => {
+    const { codes } = check({ target: target({ hidden: 16, facts: { modelType: 'gemma2' } }), lineage: { relation: 'unrelated', steps: [] } })
+    expect(codes[0]).toBe('refusal architecture')
+    expect(codes).toContain('refusal shape-mismatch')
+  })
 })
 
 describe('policy', () => {

@@ -62,9 +62,10 @@ export function checkCompatibility(input: CompatibilityInput): Compatibility {
   const { edits, untied, reasons } = laid
   const all = [
     ...(isIdentical ? [info('identical', 'The target is the version that the patch was trained on.')] : []),
+    ...(isIdentical ? [] : checkArchitecture(input)),
     ...reasons,
     ...checkConsumption(adapter, laid, reasons),
-    ...(isIdentical ? [] : [...checkArchitecture(input), ...checkLineage(input.lineage), ...checkText(input, adapter)]),
+    ...(isIdentical ? [] : [...checkLineage(input.lineage), ...checkText(input, adapter)]),
     ...(input.policy ? checkPolicy(input.policy, isIdentical) : []),
   ]
   const verdict = verdictOf(all, isIdentical)

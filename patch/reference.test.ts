@@ -63,6 +63,17 @@ describe('selectVersion', () => {
     expect(selectVersion(selector, versions, tags)).toMatchObject({ version: null, reason, message: expect.any(String) })
   })
 
+  it('names the newest versions where nothing is picked, and none that was yanked', () => {
+    const messageOf = (selector: string | null, of = versions) => {
+      const selection = selectVersion(selector, of, {})
+      return selection.version === null ? selection.message : null
+    }
+    expect(messageOf('^3')).toBe('No version satisfies "^3"; the newest are 2.0.0-beta.2, 2.0.0-beta.1, 1.1.0.')
+    expect(messageOf('3.0.0')).toBe('There is no version 3.0.0; the newest are 2.0.0-beta.2, 2.0.0-beta.1, 1.1.0.')
+    expect(messageOf(null, versions.slice(-1))).toBe('No version satisfies the tag "latest", since all are prereleases; the only one is 2.0.0-beta.2.')
+    expect(messageOf('1.0.0', [])).toBe('There is no version 1.0.0.')
+  })
+
   it('falls back for latest to the greatest release that is not yanked', () => {
     expect(selectVersion(null, versions, { latest: '1.2.0' }).version?.version).toBe('1.1.0')
     expect(selectVersion(null, versions, {}).version?.version).toBe('1.1.0')

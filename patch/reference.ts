@@ -1,5 +1,7 @@
 import semver from 'semver'
 
+/** Versions that are named where one was asked for that is not there. */
+const NEWEST = 3
 /** A name has at most this many characters, as on the Hugging Face Hub. */
 export const MAX_NAME_LENGTH = 96
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/
@@ -145,7 +147,7 @@ export function selectVersion<T extends SelectableVersion>(
   const exact = semver.valid(wanted)
   if (exact !== null) {
     const version = versions.find((candidate) => candidate.version === exact)
-    return version ? { version, by: 'version' } : { version: null, reason: 'no-such-version', message: `There is no version ${exact}.` }
+    return version ? { version, by: 'version' } : { version: null, reason: 'no-such-version', message: `There is no version ${exact}${newest(versions)}.` }
   }
   if (Object.hasOwn(distTags, wanted)) {
     const version = versions.find((candidate) => candidate.version === distTags[wanted])
@@ -166,7 +168,14 @@ export function selectVersion<T extends SelectableVersion>(
   if (version) return { version, by: wanted === 'latest' ? 'tag' : 'range' }
   return live.length === 0
     ? { version: null, reason: 'no-versions', message: 'There is no version that has not been yanked.' }
-    : { version: null, reason: 'no-match', message: `No version satisfies ${wanted === 'latest' ? 'the tag "latest": all are prereleases, so name one' : quote(wanted)}.` }
+    : { version: null, reason: 'no-match', message: `No version satisfies ${wanted === 'latest' ? 'the tag "latest", since all are prereleases' : quote(wanted)}${newest(live)}.` }
+}
+
+/** What to name instead, to stand before the full stop. */
+function newest(versions: readonly SelectableVersion[]): string {
+  const live = versions.filter(({ yanked }) => !yanked).map(({ version }) => version).sort(semver.rcompare)
+  if (live.length === 0) return ''
+  return `; ${live.length === 1 ? 'the only one is' : 'the newest are'} ${live.slice(0, NEWEST).join(', ')}`
 }
 
 function quote(text: string): string {

@@ -14,8 +14,8 @@ export const REASON_CODES = [
   'unknown-adapter-tensor', 'factor-dtype', 'unsupported-pattern', 'overlapping-patterns', 'unused-pattern', 'untargeted-module',
   'unused-target-module', 'targeting-unchecked', 'embedding-copy', 'unchanged-value', 'empty-adapter',
   // how it lies on the target
-  'quantized-target', 'tied-weights', 'fewer-layers', 'more-layers', 'missing-tensor', 'ambiguous-tensor', 'tensor-edited-twice',
-  'vocabulary-size', 'shape-mismatch', 'layout-mismatch', 'target-dtype', 'unused-adapter-tensor', 'patches-conflict', 'architecture',
+  'architecture', 'quantized-target', 'tied-weights', 'fewer-layers', 'more-layers', 'missing-tensor', 'ambiguous-tensor', 'tensor-edited-twice',
+  'vocabulary-size', 'shape-mismatch', 'layout-mismatch', 'target-dtype', 'unused-adapter-tensor', 'patches-conflict',
   // how the target descends from the base
   'identical', 'descends', 'unrelated',
   'tokenizer-changed', 'tokenizer-changed-under-edit', 'chat-template-changed',

@@ -4,6 +4,7 @@ import { modelVersions, patchVersions } from '../../../db/schema.ts'
 import { AdapterError } from '../../../patch/adapter.ts'
 import { checkCompatibility } from '../../../patch/compatibility.ts'
 import type { PatchManifest } from '../../../patch/manifest.ts'
+import { aboutOwnBase } from '../../../patch/own-base.ts'
 import type { Reason } from '../../../patch/resolution.ts'
 import { modelVersionReference } from '../models/find.ts'
 import type { Rejection } from './subject.ts'
@@ -23,7 +24,7 @@ export async function checkPatchBase({ tx, patchVersionId, manifest }: { tx: Dat
   try {
     // What a merge may be asked for is no fault of the patch.
     const { resolution } = checkCompatibility({ patch: manifest, base, target: base, lineage: { relation: 'same', steps: [] }, options: { tied: 'untie' } })
-    return resolution.reasons.filter(({ severity }) => severity === 'refusal').map((reason) => describeMisfit(`${reference}`, reason))
+    return resolution.reasons.filter(({ severity }) => severity === 'refusal').map((reason) => describeMisfit(`${reference}`, aboutOwnBase(reason)))
   } catch (error) {
     if (error instanceof AdapterError) return [{ code: error.code, message: error.message, file: 'adapter_config.json' }]
     throw error
