@@ -1,8 +1,10 @@
 import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
+import { tameAllocator } from './ports/allocator.ts'
 
 // Loading the packages makes much garbage; by default V8 lets it grow to 300 MB before it looks.
 setFlagsFromString('--semi-space-growth-factor=1')
+tameAllocator()
 const { ConfigError, readConfig } = await import('./config.ts')
 const { newAdminToken } = await import('./new-admin-token.ts')
 const { startServer } = await import('./start-server.ts')

@@ -27,8 +27,11 @@ export interface StagedPart {
  * for what one attempt of a job writes.
  */
 export interface BlobStore {
-  /** Bytes of a blob range, streamed with backpressure. Rejects with `BlobMissingError` when it is not there. */
-  read(key: string, range: ByteRange, signal?: AbortSignal): Promise<ReadableStream<Uint8Array>>
+  /**
+   * Bytes of a blob range, streamed with backpressure. With `reuse`, a chunk's memory is written again once the next
+   * one is asked for. Rejects with `BlobMissingError` when it is not there.
+   */
+  read(key: string, range: ByteRange, options?: { signal?: AbortSignal; reuse?: boolean }): Promise<ReadableStream<Uint8Array>>
   /** For many reads of one object, each into memory of the caller's. Rejects with `BlobMissingError` when it is not there. */
   open(key: string): Promise<OpenBlob>
   /** Size in bytes, or null when there is no such object. */

@@ -8,10 +8,9 @@ import type { Clock } from './clock.ts'
 import { DiskFullError, isDiskFull } from './disk-full.ts'
 import { signBlobUrl, type BlobConstraints } from './directory-blob-signature.ts'
 import { countStreamed } from './garbage-collector.ts'
+import { readRange } from './read-range.ts'
 import { sendFile } from './send-file.ts'
 
-/** Large enough for throughput, small enough that what waits for the garbage collector stays small. */
-const READ_BYTES = 256 * 1024
 const KEY = /^(blobs|uploads|attempts)(\/[A-Za-z0-9][A-Za-z0-9._-]*)+$/
 
 export interface DirectoryBlobStore extends BlobStore {
@@ -99,9 +98,8 @@ export function createDirectoryBlobStore({ folder, publicUrl, key: secret, clock
     verify: signature.verify,
     write: (key, constraints, body) =>
       namingFolder(() => (constraints.part === undefined ? writeWhole : writePart)(pathOf(key), constraints, body)),
-    async read(key, range, signal) {
-      const handle = await openObject(key)
-      return readRange(handle, range, signal)
+    async read(key, range, options = {}) {
+      return readRange(await openObject(key), range, options)
     },
     async open(key) {
       const handle = await openObject(key)
@@ -196,6 +194,7 @@ async function writeBody(handle: FileHandle, start: number, size: number, sha256
   for await (const chunk of body) {
     if (written + chunk.length > size) throw new BlobRefusedError('size', `More than the announced ${size} bytes were sent.`)
     hash?.update(chunk)
+    countStreamed(chunk.length)
     for (let from = 0; from < chunk.length; ) {
       const { bytesWritten } = await handle.write(chunk, from, chunk.length - from, start + written + from)
       from += bytesWritten
@@ -207,38 +206,6 @@ async function writeBody(handle: FileHandle, start: number, size: number, sha256
   if (digest !== sha256) throw new BlobRefusedError('digest', `The bytes have the SHA-256 ${digest}, not the announced ${sha256}.`)
   // What counts as stored must still be there after a power cut.
   await handle.datasync()
-}
-
-function readRange(handle: FileHandle, range: ByteRange, signal: AbortSignal | undefined): ReadableStream<Uint8Array> {
-  let position = range.offset
-  const end = range.offset + range.length
-  const onAbort = () => void handle.close().catch(() => {})
-  signal?.addEventListener('abort', onAbort, { once: true })
-  const finish = async () => {
-    signal?.removeEventListener('abort', onAbort)
-    await handle.close().catch(() => {})
-  }
-  return new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      try {
-        if (position < end) {
-          const { bytesRead, buffer } = await handle.read(Buffer.allocUnsafeSlow(Math.min(READ_BYTES, end - position)), { position })
-          if (bytesRead === 0) throw new Error(`the stored object ends at byte ${position}, before ${end}`)
-          position += bytesRead
-          countStreamed(bytesRead)
-          controller.enqueue(buffer.subarray(0, bytesRead))
-        }
-        if (position >= end) {
-          await finish()
-          controller.close()
-        }
-      } catch (error) {
-        await finish()
-        throw signal?.aborted ? signal.reason : error
-      }
-    },
-    cancel: finish,
-  }, { highWaterMark: 1 })
 }
 
 async function readFully(handle: FileHandle, into: Uint8Array, position: number): Promise<void> {

@@ -1,5 +1,6 @@
 import { loadCore, type Core } from '../../gpu-runner/core/core.ts'
 import { packTensor, packedTensorBytes, type PackedTensor } from '../../gpu-runner/core/packed-tensor.ts'
+import { freeBuffer } from '../../gpu-runner/free-buffer.ts'
 import { memoryBudget } from '../../gpu-runner/memory-budget.ts'
 import { blobKey, type BlobStore } from './blob-store.ts'
 import { countStreamed } from './garbage-collector.ts'
@@ -18,20 +19,20 @@ const MAX_COMPUTING = 8
 const AHEAD_BYTES = 3 * 1024 * 1024
 /** Packed factors that are kept for the next tile, or the next answer. */
 const PACKED_BYTES = 8 * 1024 * 1024
-/** Tiles that wait to be used again. */
-const MAX_FREE = 8
+/** Tiles that wait to be used again; the memory of those beyond is given back. */
+const MAX_FREE = 16
 /** Derivations whose tensors stay located. */
 const LOCATED = 16
 
 type Asked = Parameters<TensorMerger['open']>[0]
 
 interface Tile {
-  readonly buffer: Buffer
+  readonly buffer: Buffer<ArrayBuffer>
   /** The part that was asked for. */
   readonly bytes: Uint8Array
 }
 
-function allocate(length: number): Buffer {
+function allocate(length: number): Buffer<ArrayBuffer> {
   countStreamed(length)
   return Buffer.allocUnsafeSlow(length)
 }
@@ -41,7 +42,7 @@ export function createNativeMerger(blobs: Pick<BlobStore, 'open'>, { tileBytes =
   const computing = memoryBudget(COMPUTING_BYTES)
   const ahead = memoryBudget(aheadBytes)
   const packed = new PinnedCache<PackedTensor<LocatedBytes>>(PACKED_BYTES, (tensor) => tensor.close())
-  const free: Buffer[] = []
+  const free: Buffer<ArrayBuffer>[] = []
   const located = new Map<string, Promise<readonly LocatedTensor[]>>()
   let loading: Promise<Core> | undefined
 
@@ -76,7 +77,9 @@ export function createNativeMerger(blobs: Pick<BlobStore, 'open'>, { tileBytes =
       await readBlob(factor, 0, bytes)
       return { bytes, dtype: factor.dtype }
     }))
-    return packTensor(await core(), tensor, factors)
+    const merge = packTensor(await core(), tensor, factors)
+    for (const { bytes } of factors) freeBuffer(bytes)
+    return merge
   }
 
   async function openRows(key: string, tensor: LocatedTensor, { range, signal, reuse }: Asked): Promise<ReadableStream<Uint8Array>> {
@@ -94,7 +97,9 @@ export function createNativeMerger(blobs: Pick<BlobStore, 'open'>, { tileBytes =
     let open = true
 
     function recycle({ buffer }: Tile): void {
-      if (reuse && buffer.byteLength === tileBytes && free.length < MAX_FREE) free.push(buffer)
+      if (!reuse) return
+      if (buffer.byteLength === tileBytes && free.length < MAX_FREE) free.push(buffer)
+      else freeBuffer(buffer)
     }
 
     /** Rows `[first, first + count)`, and which of their bytes lie in the range. */

@@ -1,25 +1,18 @@
 import type { FileHandle } from 'node:fs/promises'
 import type { ServerResponse } from 'node:http'
+import { BLOCK_BYTES, returnBlock, takeBlock } from './block-pool.ts'
 
-const BLOCK_BYTES = 512 * 1024
-/** Blocks that wait to be used again; what is read beyond them is left to the garbage collector. */
-const POOL_BLOCKS = 16
-const pool: Buffer[] = []
-
-/**
- * Sends a range of a file with backpressure, reading the next block while the last is on its way. The blocks are
- * used again and again: with a fresh buffer for each, V8 lets 100 MB and more of them pile up between collections.
- */
+/** Sends a range of a file with backpressure, reading the next block while the last is on its way. */
 export async function sendFile(handle: FileHandle, range: { offset: number; length: number }, response: ServerResponse): Promise<void> {
   const end = range.offset + range.length
   let sending: Promise<void> = Promise.resolve()
   for (let position = range.offset; position < end; ) {
-    const block = pool.pop() ?? Buffer.allocUnsafeSlow(BLOCK_BYTES)
+    const block = takeBlock()
     const { bytesRead } = await handle.read(block, 0, Math.min(BLOCK_BYTES, end - position), position)
     if (bytesRead === 0) throw new Error(`the stored object ends at byte ${position}, before ${end}`)
     position += bytesRead
     await sending
-    sending = write(response, block.subarray(0, bytesRead)).then(() => void (pool.length < POOL_BLOCKS && pool.push(block)))
+    sending = write(response, block.subarray(0, bytesRead)).then(() => returnBlock(block))
     // Whoever awaits it next hears of a failure; until then it is not unhandled.
     sending.catch(() => {})
   }

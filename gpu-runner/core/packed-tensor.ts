@@ -1,5 +1,6 @@
 import { DTYPE_BITS } from '../../patch/dtype.ts'
 import type { Block } from '../../patch/merge-plan.ts'
+import { freeBuffer } from '../free-buffer.ts'
 import { contributionOf, operandsOf, type LoadedFactor } from './block-contributions.ts'
 import type { Core } from './core.ts'
 import type { Located, PlannedTensor } from './merged-rows.ts'
@@ -47,13 +48,14 @@ export function packTensor<Bytes extends Located>(core: Core, { dtype, rows, col
         const [from, to] = [Math.max(firstRow, block.first), Math.min(firstRow + rowCount, block.first + block.count)]
         if (from >= to) continue
         const part = w.subarray((from - firstRow) * rowBytes, (to - firstRow) * rowBytes)
-        const operands = operandsOf(block).map(async (operand) => {
+        const operands = await Promise.all(operandsOf(block).map(async (operand) => {
           const operandRow = (cols * DTYPE_BITS[operand.dtype]) / 8
           const bytes = Buffer.allocUnsafeSlow((to - from) * operandRow)
           await read(operand, (from - block.first) * operandRow, bytes)
           return bytes
-        })
-        await merge.mergeRows(from - block.first, to - from, part, part, await Promise.all(operands))
+        }))
+        await merge.mergeRows(from - block.first, to - from, part, part, operands)
+        operands.forEach(freeBuffer)
       }
     },
     close,

@@ -7,9 +7,8 @@ import { portllm, startRegistry, type Registry } from '../setup/registry.ts'
 
 /** Resident set of any process, at most; design.md and targets.md promise it whatever the model. */
 const LIMIT_MB = 256
-const LIMIT_WHILE_COMPUTING_MB = 320
 const POLL_MS = 50
-/** Who fetch a computed file at the same time. */
+/** Who fetch one file at the same time. */
 const CLIENTS = 4
 
 let folder: string
@@ -60,21 +59,18 @@ it('publishes, merges, fetches and analyzes a 2.2 GB model with every process un
   for (const name of ['lab', 'hospital']) await portllm(registry, ['org', 'create', name], options)
   await portllm(registry, ['publish', join(folder, 'model'), '--name', 'lab/big', '--version', '1.0'], options)
   await portllm(registry, ['publish', join(folder, 'adapter'), '--name', 'hospital/patch', '--version', '1.0.0', '--base', 'lab/big@1.0'], options)
-  const got = await portllm(registry, ['get', 'lab/big@1.0', '--patch', 'hospital/patch', '--storage', 'materialised', '--output', join(folder, 'merged')], options)
-  expect([got.storage, got.bytes > 2.1e9]).toEqual(['materialised', true])
+  const got = await portllm(registry, ['get', 'lab/big@1.0', '--patch', 'hospital/patch', '--output', join(folder, 'merged')], options)
+  expect([got.storage, got.bytes > 2.1e9]).toEqual(['computed', true])
   const { result } = await portllm(registry, ['analyze', 'hospital/patch', '--target', 'lab/big@1.0'], options)
   const [adapter, model] = [join(folder, 'adapter'), join(folder, 'model')]
   const { result: local } = await portllm(registry, ['analyze', adapter, '--base', model, '--target', model], options)
   expect([result.whole, result.tensors.length]).toEqual([local.whole, 44])
+  const fetchAtOnce = () => Promise.all(Array.from({ length: CLIENTS }, () => discard(`${registry.url}/v1/derivations/${got.derivation}/files/model-00001-of-00003.safetensors`)))
+  await fetchAtOnce()
+  await portllm(registry, ['storage', got.derivation, 'materialised'], options)
+  await fetchAtOnce()
   await samplePeaks()
   console.log(Object.fromEntries([...peaks].map(([part, peak]) => [part, `${peak.toFixed(0)} MB`])))
   expect([...peaks.keys()].sort()).toEqual(['api/server', 'cli/main', 'gpu-runner/runner'])
   for (const [part, peak] of peaks) expect(peak, part).toBeLessThan(LIMIT_MB)
-
-  // Merge on read with several clients at once is not within the promise yet: 274 MB were measured with four.
-  await portllm(registry, ['storage', got.derivation, 'computed'], options)
-  await Promise.all(Array.from({ length: CLIENTS }, () => discard(`${registry.url}/v1/derivations/${got.derivation}/files/model-00001-of-00003.safetensors`)))
-  await samplePeaks()
-  console.log(`server, computing for ${CLIENTS} clients: ${peaks.get('api/server')!.toFixed(0)} MB`)
-  expect(peaks.get('api/server')).toBeLessThan(LIMIT_WHILE_COMPUTING_MB)
 }, 600_000)

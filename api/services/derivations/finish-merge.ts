@@ -101,7 +101,7 @@ async function derivationOf(db: Database, attempt: Attempt) {
 
 async function hashStaged(ctx: RequestContext, key: string, length: number): Promise<{ sha256: string; key: string }> {
   const hash = createHash('sha256')
-  if (length > 0) for await (const chunk of await ctx.blobs.read(key, { offset: 0, length })) hash.update(chunk)
+  if (length > 0) for await (const chunk of await ctx.blobs.read(key, { offset: 0, length }, { reuse: true })) hash.update(chunk)
   return { sha256: hash.digest('hex'), key }
 }
 

@@ -15,7 +15,7 @@ export async function openFile({ ctx, file, range, reuse }: { ctx: Pick<RequestC
     const { blob, offset, length } = extent
     if (blob !== null) {
       try {
-        return await ctx.blobs.read(blobKey(blob), { offset, length }, signal)
+        return await ctx.blobs.read(blobKey(blob), { offset, length }, { signal, reuse })
       } catch (error) {
         // The tensor may have been set to computed since the extents were read.
         if (!('tensor' in extent) || !(error instanceof BlobMissingError)) throw error

@@ -40,7 +40,7 @@ function memoryStore(blobs: Record<string, Uint8Array>, { chunk = 7, short = '' 
 }
 
 function open(store: BlobStore, extents: readonly Extent[]) {
-  return streamExtents({ open: ({ blob, offset, length }, signal) => store.read(blobKey(blob!), { offset, length }, signal), extents, what: 'a test' })
+  return streamExtents({ open: ({ blob, offset, length }, signal) => store.read(blobKey(blob!), { offset, length }, { signal }), extents, what: 'a test' })
 }
 
 async function collect(stream: ReadableStream<Uint8Array>): Promise<Uint8Array> {
