@@ -7,6 +7,7 @@ import type { Derivation } from '../patch/derivation.ts'
 import type { EvaluationResult, EvaluationSpec } from '../patch/evaluation.ts'
 import type { ModelManifest, PatchManifest } from '../patch/manifest.ts'
 import type { TensorReceipt } from '../patch/receipt.ts'
+import type { EvolveSpec, FinetuneSpec, TrainingRecord } from '../patch/training.ts'
 
 function createdAt() {
   return timestamp('created_at', { withTimezone: true }).notNull().defaultNow()
@@ -245,6 +246,22 @@ export const evaluations = pgTable('evaluations', {
   index('evaluations_target').on(t.targetVersionId),
   index('evaluations_patch').on(t.patchVersionId),
   index('evaluations_derivation').on(t.derivationId),
+])
+
+/** How a version is made by a job of the registry: a patch by fine-tuning its base, a model version by training its parent further. */
+export const trainings = pgTable('trainings', {
+  id: uuid('id').primaryKey().defaultRandom(),
+  modelVersionId: uuid('model_version_id').references(() => modelVersions.id),
+  patchVersionId: uuid('patch_version_id').references(() => patchVersions.id),
+  spec: jsonb('spec').$type<FinetuneSpec | EvolveSpec>().notNull(),
+  jobId: uuid('job_id').notNull(),
+  /** Null until it is trained. */
+  record: jsonb('record').$type<TrainingRecord>(),
+  createdAt: createdAt(),
+}, (t) => [
+  uniqueIndex('trainings_model_version').on(t.modelVersionId),
+  uniqueIndex('trainings_patch_version').on(t.patchVersionId),
+  check('trainings_owner', sql`num_nonnulls(${t.modelVersionId}, ${t.patchVersionId}) = 1`),
 ])
 
 /** A file that can be fetched: of a model version, a patch version, a merged model, or what an evaluation recorded of each question. */

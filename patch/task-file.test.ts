@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest'
-import { isTaskName, MAX_TASK_FILE_LENGTH, readTaskFile, TaskFileError } from './task-file.ts'
+import { MAX_YAML_LENGTH, PlainYamlError } from './plain-yaml.ts'
+import { isTaskName, readTaskFile } from './task-file.ts'
 
 const TASK = `
 task: triage
@@ -39,15 +40,15 @@ it.each([
   ['no mapping', '- a', /not a mapping/],
   ['nothing', '', /not a mapping/],
   ['what is no YAML', 'task: [', /not YAML/],
-  ['too much', `task: a\ndescription: ${'x'.repeat(MAX_TASK_FILE_LENGTH)}`, /at most/],
+  ['too much', `task: a\ndescription: ${'x'.repeat(MAX_YAML_LENGTH)}`, /at most/],
 ])('refuses %s', (_, text, message) => {
-  expect(() => readTaskFile(text)).toThrow(TaskFileError)
+  expect(() => readTaskFile(text)).toThrow(PlainYamlError)
   expect(() => readTaskFile(text)).toThrow(message)
 })
 
 it('a bomb of aliases is refused, not unfolded', () => {
   const lines = ['a0: &a0 [x, x, x, x, x, x, x, x, x, x]', ...Array.from({ length: 12 }, (_, i) => `a${i + 1}: &a${i + 1} [${Array(10).fill(`*a${i}`).join(', ')}]`)]
-  expect(() => readTaskFile(lines.join('\n'))).toThrow(TaskFileError)
+  expect(() => readTaskFile(lines.join('\n'))).toThrow(PlainYamlError)
 })
 
 it('a task is looked up by a name, never by a path', () => {

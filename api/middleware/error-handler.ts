@@ -3,6 +3,7 @@ import { HTTPException } from 'hono/http-exception'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import type { AppEnv } from '../app.ts'
 import { ApiError, type ErrorCode } from '../errors.ts'
+import { PlainYamlError } from '../../patch/plain-yaml.ts'
 import { ReferenceError } from '../../patch/reference.ts'
 import { DiskFullError, isDiskFull } from '../ports/disk-full.ts'
 
@@ -21,6 +22,7 @@ export function errorAnswer(c: Context<AppEnv>, code: ErrorCode, message: string
 function toApiError(error: Error): ApiError {
   if (error instanceof ApiError) return error
   if (error instanceof ReferenceError) return new ApiError(error.code === 'bad-name' || error.code === 'bad-version' ? 'invalid_name' : 'invalid_reference', error.message)
+  if (error instanceof PlainYamlError) return new ApiError('invalid_request', error.message)
   if (error instanceof HTTPException) {
     if (error.status === 415) return new ApiError('invalid_request', 'The body must be JSON. Send it with Content-Type: application/json.')
     return new ApiError(error.status === 413 ? 'body_too_large' : 'invalid_request', error.message || 'The request could not be read.')

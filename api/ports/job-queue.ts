@@ -1,6 +1,6 @@
 import type { Database } from '../../db/database.ts'
 
-export const JOB_KINDS = ['ingest', 'merge', 'analyze', 'evaluate'] as const
+export const JOB_KINDS = ['ingest', 'merge', 'analyze', 'evaluate', 'finetune', 'evolve'] as const
 export type JobKind = (typeof JOB_KINDS)[number]
 
 export function isJobKind(kind: string): kind is JobKind {

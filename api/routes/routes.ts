@@ -60,6 +60,8 @@ import { registerGetPatchPlan } from './plan/get-patch-plan.ts'
 import { registerCreateToken } from './tokens/create.ts'
 import { registerListTokens } from './tokens/list.ts'
 import { registerRevokeToken } from './tokens/revoke.ts'
+import { registerRequestEvolution } from './trainings/request-evolution.ts'
+import { registerRequestFinetune } from './trainings/request-finetune.ts'
 import { registerGetWhoami } from './whoami/get.ts'
 
 /** In the order in which openapi.yaml lists them; a fixed word in a path comes before the parameter at its place. */
@@ -113,6 +115,8 @@ const ROUTES: readonly ((app: App) => void)[] = [
   registerRequestEvaluation,
   registerGetEvaluation,
   registerGetEvaluationFile,
+  registerRequestFinetune,
+  registerRequestEvolution,
   registerListJobs,
   registerGetJob,
   registerWatchJob,

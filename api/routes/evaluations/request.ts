@@ -2,7 +2,7 @@ import { createRoute, z } from '@hono/zod-openapi'
 import type { App } from '../../app.ts'
 import { ApiError } from '../../errors.ts'
 import { authenticated } from '../../middleware/authentication.ts'
-import { MAX_TASK_FILE_LENGTH } from '../../../patch/task-file.ts'
+import { MAX_YAML_LENGTH } from '../../../patch/plain-yaml.ts'
 import { describeEvaluation } from '../../services/evaluations/describe.ts'
 import { requestEvaluation } from '../../services/evaluations/request.ts'
 import { waitForJob } from '../../services/jobs/wait.ts'
@@ -17,7 +17,7 @@ const EvaluationRequest = z
     patch: z.string().nullable().default(null).openapi({ description: '`org/name`, with `@version`, `@range` or `@tag`.', example: 'hospital/triage@^1' }),
     how: How.nullable().default(null).openapi({ description: 'By default `merged` with a patch, `plain` without.' }),
     tasks: z.array(z.string().min(1).max(200)).max(200).default([]).openapi({ description: 'Names of lm-eval’s tasks.', example: ['boolq'] }),
-    taskFile: z.string().max(MAX_TASK_FILE_LENGTH).nullable().default(null).openapi({ description: 'YAML of a task of your own, in lm-eval’s form; it may name no code and no path.' }),
+    taskFile: z.string().max(MAX_YAML_LENGTH).nullable().default(null).openapi({ description: 'YAML of a task of your own, in lm-eval’s form; it may name no code and no path.' }),
     data: z.string().max(200).nullable().default(null).openapi({ description: 'Data of your organization that the runner has, as `org/name`; without it each task’s own.' }),
     num_fewshot: z.int().min(0).max(1000).nullable().default(null),
     batch_size: z.int().min(1).max(4096).default(8),

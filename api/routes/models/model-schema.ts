@@ -1,4 +1,5 @@
 import { z } from '@hono/zod-openapi'
+import { Training } from '../trainings/training-schema.ts'
 import { Digest, PublishState, Rejection, Visibility } from '../uploads/upload-schema.ts'
 
 export const Origin = z.enum(['uploaded', 'derived'])
@@ -74,6 +75,7 @@ export const ModelVersion = z
     createdAt: z.iso.datetime(),
     publishedAt: z.iso.datetime().nullable(),
     rejection: z.array(Rejection).nullable(),
+    training: Training.nullable(),
   })
   .openapi('ModelVersion')
 

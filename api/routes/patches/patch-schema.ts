@@ -1,5 +1,6 @@
 import { z } from '@hono/zod-openapi'
 import { ManifestFile } from '../models/model-schema.ts'
+import { Training } from '../trainings/training-schema.ts'
 import { Digest, PublishState, Rejection, Visibility } from '../uploads/upload-schema.ts'
 
 export const DistTags = z.record(z.string(), z.string()).openapi('DistTags', { example: { latest: '1.2.0' } })
@@ -42,6 +43,7 @@ export const PatchVersion = PatchVersionSummary.extend({
   tensorCount: z.int(),
   parameterCount: z.int(),
   rejection: z.array(Rejection).nullable(),
+  training: Training.nullable(),
 }).openapi('PatchVersion')
 
 export const PatchListItem = z

@@ -3,6 +3,7 @@ import { RULES } from '../../../patch/derivation.ts'
 import { DTYPE_BITS, type Dtype } from '../../../patch/dtype.ts'
 import { JOB_KINDS } from '../../ports/job-queue.ts'
 import { Job } from '../jobs/job-schema.ts'
+import { FinetuneOptions, TrainingRecord } from '../trainings/training-schema.ts'
 
 const Dtypes = z.enum(Object.keys(DTYPE_BITS) as [Dtype, ...Dtype[]])
 export const Digest = z.string().regex(/^sha256:[0-9a-f]{64}$/)
@@ -61,13 +62,15 @@ const EvaluateSpec = z.object({
   tasks: z.array(z.string()), taskFile: z.string().nullable(), data: z.string().nullable(),
   num_fewshot: Size.nullable(), batch_size: Size, limit: Size.nullable(), seed: Size,
 })
+const FinetuneSpec = z.object({ kind: z.literal('finetune'), base: z.array(SignedFile), task: z.string(), taskFile: z.string().nullable(), data: z.string().nullable(), options: FinetuneOptions })
+const EvolveSpec = z.object({ kind: z.literal('evolve'), parent: z.array(SignedFile), config: z.string(), data: z.string().nullable() })
 
 export const Claim = z
   .object({
     job: z.object({ id: z.uuid(), kind: z.enum(JOB_KINDS), attempt: z.int().min(1) }),
     token: z.string(),
     leaseSeconds: z.int(),
-    spec: z.discriminatedUnion('kind', [IngestSpec, MergeSpec, AnalyzeSpec, EvaluateSpec]),
+    spec: z.discriminatedUnion('kind', [IngestSpec, MergeSpec, AnalyzeSpec, EvaluateSpec, FinetuneSpec, EvolveSpec]),
   })
   .openapi('Claim')
 
@@ -106,12 +109,14 @@ export const AnalyzeResult = z.strictObject({
   seconds: z.number().min(0),
 })
 
+const MadeFile = z.strictObject({ path: z.string(), size: Size, sha256: Sha256 })
+export const TrainResult = z.strictObject({ training: TrainingRecord, files: z.array(MadeFile).min(1).max(10_000) })
 export const EvaluateResult = z.strictObject({
   scores: z.array(z.strictObject({
     task: z.string().min(1).max(200), version: z.string().max(100), metric: z.string().min(1).max(100), filter: z.string().max(100),
     value: z.number(), stderr: z.number().min(0).nullable(), samples: Size, higher_is_better: z.boolean(),
   })).min(1).max(10_000),
-  files: z.array(z.strictObject({ path: z.string(), size: Size, sha256: Sha256 })).max(1000),
+  files: z.array(MadeFile).max(1000),
   versions: z.record(z.string().max(100), z.string().max(200)),
   device: z.string().max(200),
   seconds: z.number().min(0),

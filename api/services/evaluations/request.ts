@@ -2,18 +2,17 @@ import { eq } from 'drizzle-orm'
 import type { Database } from '../../../db/database.ts'
 import { derivations, evaluations } from '../../../db/schema.ts'
 import { evaluationIdentity, type EvaluationHow, type EvaluationSpec } from '../../../patch/evaluation.ts'
-import { formatReference } from '../../../patch/reference.ts'
-import { isTaskName, readTaskFile, TaskFileError } from '../../../patch/task-file.ts'
+import { isTaskName, readTaskFile } from '../../../patch/task-file.ts'
 import type { RequestContext } from '../../context.ts'
-import { ApiError, notFound } from '../../errors.ts'
+import { ApiError } from '../../errors.ts'
 import { recordAudit } from '../audit/record.ts'
-import { assertMayStartEvaluation, mayReadInternal } from '../authorization/authorize.ts'
+import { assertMayStartEvaluation } from '../authorization/authorize.ts'
 import { requestMerge } from '../derivations/request-merge.ts'
 import { createJob, enqueueJob } from '../jobs/enqueue.ts'
 import type { FoundModelVersion } from '../models/find.ts'
-import { findOrganization } from '../organizations/find.ts'
+import { findDataOwner } from '../organizations/find-data-owner.ts'
 import { findTarget, judgeAll } from '../resolutions/resolve.ts'
-import { readReference, type SelectedPatch } from '../resolutions/select-patches.ts'
+import type { SelectedPatch } from '../resolutions/select-patches.ts'
 import { inTransaction } from '../transaction.ts'
 
 export interface EvaluationRequest extends Omit<EvaluationSpec, 'how' | 'tasks'> {
@@ -35,7 +34,7 @@ export async function requestEvaluation({ ctx, input }: { ctx: RequestContext; i
   const spec = readSpec(input)
   const target = await findTarget({ ctx, reference: input.target })
   const patch = input.patch === null ? null : await findFittingPatch(ctx, target, input.patch)
-  const dataOrganizationId = spec.data === null ? null : await findDataOrganization(ctx, spec.data)
+  const dataOrganizationId = spec.data === null ? null : await findDataOwner({ ctx, data: spec.data })
   const derivationId = patch !== null && spec.how === 'merged' ? await requestMerge({ ctx, input: { target: target.reference, patches: [patch.reference] } }) : null
   const subject = { targetVersionId: target.version.id, patchVersionId: patch?.version.id ?? null }
   const identity = await evaluationIdentity({ target: subject.targetVersionId, patch: subject.patchVersionId, spec })
@@ -60,21 +59,12 @@ function readSpec({ target: _, patch, how, tasks, ...rest }: EvaluationRequest):
   if ((chosen === 'plain') !== (patch === null)) {
     throw new ApiError('invalid_request', patch === null ? `To evaluate ${chosen}, name the patch.` : 'With a patch, how is merged or peft; plain evaluates the target alone.')
   }
-  const own = rest.taskFile === null ? [] : [nameOfTaskFile(rest.taskFile)]
+  const own = rest.taskFile === null ? [] : [readTaskFile(rest.taskFile).task]
   const all = [...new Set([...tasks, ...own])].sort()
   if (all.length === 0) throw new ApiError('invalid_request', 'Name at least one task, such as boolq, or send a task file.')
   const wrong = all.find((task) => !isTaskName(task))
   if (wrong !== undefined) throw new ApiError('invalid_request', `${JSON.stringify(wrong)} is no name of a task: letters, digits, ".", "_" and "-".`)
   return { ...rest, how: chosen, tasks: all }
-}
-
-function nameOfTaskFile(text: string): string {
-  try {
-    return readTaskFile(text).task
-  } catch (error) {
-    if (error instanceof TaskFileError) throw new ApiError('invalid_request', error.message)
-    throw error
-  }
 }
 
 async function findFittingPatch(ctx: RequestContext, target: FoundModelVersion, reference: string): Promise<SelectedPatch> {
@@ -86,15 +76,6 @@ async function findFittingPatch(ctx: RequestContext, target: FoundModelVersion, 
     throw new ApiError('incompatible', `${patch.reference} does not fit ${target.reference}: ${refused[0]!.message}`, { reasons: refused.map((reason) => ({ patch: patch.reference, ...reason })) })
   }
   return patch
-}
-
-/** Data of a runner's folder belongs to the organization that it is named after; to others it does not exist. */
-async function findDataOrganization(ctx: RequestContext, data: string): Promise<string> {
-  const { organization, name, selector, weight } = readReference(data)
-  if (selector !== null || weight !== 1) throw new ApiError('invalid_reference', `${data} is no name of data: write organization/name.`)
-  const owner = await findOrganization({ ctx, name: organization }).catch(() => null)
-  if (owner === null || !mayReadInternal(ctx.principal, owner.id)) throw notFound('The data', formatReference({ organization, name }))
-  return owner.id
 }
 
 /** Whether the merged model is there; else its merge is on its way, and cannot end before this transaction. */

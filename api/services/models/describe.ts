@@ -4,6 +4,7 @@ import type { ManifestFile, ManifestTensor, ModelFacts } from '../../../patch/ma
 import type { RequestContext } from '../../context.ts'
 import { mayReadInternal } from '../authorization/authorize.ts'
 import type { PublishState, Rejection } from '../uploads/subject.ts'
+import { describeTraining, type TrainingView } from '../trainings/describe.ts'
 import { findModel, findModelVersion, modelVersionReference, modelVersionReferences } from './find.ts'
 
 export interface ParentView { reference: string; kind: string }
@@ -33,6 +34,8 @@ export interface ModelVersionView extends ModelVersionSummaryView {
   tensorCount: number
   parameterCount: number
   rejection: Rejection[] | null
+  /** Null for what was uploaded. */
+  training: TrainingView | null
 }
 
 /** A model with its versions, newest first; unpublished ones for its own organization only. */
@@ -88,6 +91,7 @@ export async function describeModelVersion({ ctx, input }: { ctx: RequestContext
     createdAt: version.createdAt.toISOString(),
     publishedAt: version.publishedAt?.toISOString() ?? null,
     rejection: version.rejection,
+    training: await describeTraining(ctx.db, { modelVersionId: version.id }),
   }
 }
 

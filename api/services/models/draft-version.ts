@@ -5,7 +5,7 @@ import { checkModelVersion, checkName, parseReference } from '../../../patch/ref
 import type { RequestContext } from '../../context.ts'
 import { ApiError } from '../../errors.ts'
 import { assertMayPublish } from '../authorization/authorize.ts'
-import { findOrganization } from '../organizations/find.ts'
+import { findOrganization, type OrganizationRow } from '../organizations/find.ts'
 import { inTransaction } from '../transaction.ts'
 import { checkFiles, describeDraft, setDraftFiles, type NewFile } from '../uploads/draft.ts'
 import type { UploadSubject } from '../uploads/subject.ts'
@@ -14,15 +14,17 @@ import { findModelVersion, type ModelRow } from './find.ts'
 
 export const PARENT_KINDS = ['continued-pretraining', 'instruction-tuning', 'fine-tuning', 'other'] as const
 
-export interface DraftModelVersion {
+/** A model version to be, without its files. */
+export interface NewModelVersion {
   organization: string
   name: string
   version: string
-  files: NewFile[]
   parent?: { reference: string; kind: (typeof PARENT_KINDS)[number] } | undefined
   description?: string | undefined
   visibility?: 'public' | 'internal' | undefined
 }
+
+export interface DraftModelVersion extends NewModelVersion { files: NewFile[] }
 
 /** Makes a draft, or finds it again: `created` tells which. The family comes into being with its first version. */
 export async function draftModelVersion({ ctx, input }: { ctx: RequestContext; input: DraftModelVersion }): Promise<{ created: boolean; upload: UploadView }> {
@@ -33,24 +35,36 @@ export async function draftModelVersion({ ctx, input }: { ctx: RequestContext; i
   checkFiles(input.files)
   const { userId } = ctx.principal
   const { created, subject, discard } = await inTransaction(ctx, async (tx) => {
-    const model = await findOrCreateModel(tx, organization.id, input)
-    const parentId = input.parent === undefined ? null : await findParent(ctx, tx, input.parent.reference)
-    const [inserted] = await tx
-      .insert(modelVersions)
-      .values({ modelId: model.id, version: input.version, parentId, parentKind: input.parent?.kind ?? null, createdBy: userId })
-      .onConflictDoNothing()
-      .returning({ id: modelVersions.id, version: modelVersions.version })
-    const [row] = inserted ? [inserted] : await tx.select({ id: modelVersions.id, version: modelVersions.version }).from(modelVersions).where(isVersion(model.id, input.version))
-    const subject: UploadSubject = { kind: 'model', versionId: row!.id, reference: `${organization.name}/${model.name}@${row!.version}`, organization }
+    const { created, subject, settle } = await reserveModelVersion({ ctx, tx, organization, input, userId })
     const discard = await setDraftFiles({ ctx, tx, subject, files: input.files })
-    if (!inserted) await tx.update(modelVersions).set({ parentId, parentKind: input.parent?.kind ?? null }).where(and(eq(modelVersions.id, row!.id), eq(modelVersions.state, 'draft')))
-    return { created: inserted !== undefined, subject, discard }
+    await settle()
+    return { created, subject, discard }
   })
   for (const key of discard) await ctx.blobs.discard(key)
   return { created, upload: await describeDraft({ ctx, subject, files: input.files }) }
 }
 
-async function findOrCreateModel(tx: Database, organizationId: string, input: DraftModelVersion): Promise<ModelRow> {
+/**
+ * The version's row, made now or found again, in whatever state: the caller locks and judges it, and calls `settle`, which
+ * gives a draft that was there before its new parent. Throws `wrong_state` for a parent that is not published.
+ */
+export async function reserveModelVersion({ ctx, tx, organization, input, userId }: { ctx: RequestContext; tx: Database; organization: OrganizationRow; input: NewModelVersion; userId: string }): Promise<{ created: boolean; subject: UploadSubject; settle: () => Promise<void> }> {
+  const model = await findOrCreateModel(tx, organization.id, input)
+  const parent = { parentId: input.parent === undefined ? null : await findParent(ctx, tx, input.parent.reference), parentKind: input.parent?.kind ?? null }
+  const [inserted] = await tx
+    .insert(modelVersions)
+    .values({ modelId: model.id, version: input.version, createdBy: userId, ...parent })
+    .onConflictDoNothing()
+    .returning({ id: modelVersions.id, version: modelVersions.version })
+  const [row] = inserted ? [inserted] : await tx.select({ id: modelVersions.id, version: modelVersions.version }).from(modelVersions).where(isVersion(model.id, input.version))
+  return {
+    created: inserted !== undefined,
+    subject: { kind: 'model', versionId: row!.id, reference: `${organization.name}/${model.name}@${row!.version}`, organization },
+    settle: async () => void (inserted ?? (await tx.update(modelVersions).set(parent).where(and(eq(modelVersions.id, row!.id), eq(modelVersions.state, 'draft'))))),
+  }
+}
+
+async function findOrCreateModel(tx: Database, organizationId: string, input: NewModelVersion): Promise<ModelRow> {
   await tx
     .insert(models)
     .values({ organizationId, name: input.name, description: input.description ?? '', visibility: input.visibility ?? 'public' })

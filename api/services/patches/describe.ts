@@ -6,6 +6,7 @@ import type { RequestContext } from '../../context.ts'
 import { mayReadInternal } from '../authorization/authorize.ts'
 import { countParameters } from '../models/describe.ts'
 import { modelVersionReferences } from '../models/find.ts'
+import { describeTraining, type TrainingView } from '../trainings/describe.ts'
 import type { PublishState, Rejection } from '../uploads/subject.ts'
 import { findPatch, findPatchVersion } from './find.ts'
 
@@ -38,6 +39,8 @@ export interface PatchVersionView extends PatchVersionSummaryView {
   tensorCount: number
   parameterCount: number
   rejection: Rejection[] | null
+  /** Null for what was uploaded. */
+  training: TrainingView | null
 }
 
 const summaryColumns = {
@@ -84,6 +87,7 @@ export async function describePatchVersion({ ctx, input }: { ctx: RequestContext
     tensorCount: manifest?.tensors.length ?? 0,
     parameterCount: countParameters(manifest?.tensors ?? []),
     rejection: version.rejection,
+    training: await describeTraining(ctx.db, { patchVersionId: version.id }),
   }
 }
 

@@ -7,18 +7,18 @@ import type { RequestContext } from '../../context.ts'
 import { ApiError } from '../../errors.ts'
 import { assertMayPublish } from '../authorization/authorize.ts'
 import { findModelVersion } from '../models/find.ts'
-import { findOrganization } from '../organizations/find.ts'
+import { findOrganization, type OrganizationRow } from '../organizations/find.ts'
 import { inTransaction } from '../transaction.ts'
 import { checkFiles, describeDraft, setDraftFiles, type NewFile } from '../uploads/draft.ts'
 import type { UploadSubject } from '../uploads/subject.ts'
 import type { UploadView } from '../uploads/upload-view.ts'
 import type { PatchRow } from './find.ts'
 
-export interface DraftPatchVersion {
+/** A patch version to be, without its files. */
+export interface NewPatchVersion {
   organization: string
   name: string
   version: string
-  files: NewFile[]
   /** `org/name@version` of the model version that the patch was trained on. */
   base: string
   targetRange?: string | undefined
@@ -27,42 +27,56 @@ export interface DraftPatchVersion {
   visibility?: 'public' | 'internal' | undefined
 }
 
+export interface DraftPatchVersion extends NewPatchVersion { files: NewFile[] }
+
 /** Makes a draft, or finds it again: `created` tells which. The package comes into being with its first version. */
 export async function draftPatchVersion({ ctx, input }: { ctx: RequestContext; input: DraftPatchVersion }): Promise<{ created: boolean; upload: UploadView }> {
   const organization = await findOrganization({ ctx, name: input.organization })
   assertMayPublish(ctx.principal, organization)
-  checkInput(input)
-  const baseVersionId = await findBase(ctx, input.base)
+  checkNewPatchVersion(input)
+  checkFiles(input.files)
+  const baseVersionId = await findBase({ ctx, reference: input.base })
   const { userId } = ctx.principal
-  const settings = { baseVersionId, targetRange: input.targetRange ?? null, publishTag: input.tag ?? null }
   const { created, subject, discard } = await inTransaction(ctx, async (tx) => {
-    const patch = await findOrCreatePatch(tx, organization.id, input)
-    const [inserted] = await tx
-      .insert(patchVersions)
-      .values({ patchId: patch.id, version: input.version, createdBy: userId, ...settings })
-      .onConflictDoNothing()
-      .returning({ id: patchVersions.id, version: patchVersions.version })
-    const [row] = inserted ? [inserted] : await tx.select({ id: patchVersions.id, version: patchVersions.version }).from(patchVersions).where(isVersion(patch.id, input.version))
-    const subject: UploadSubject = { kind: 'patch', versionId: row!.id, reference: `${organization.name}/${patch.name}@${row!.version}`, organization }
+    const { created, subject, settle } = await reservePatchVersion({ tx, organization, input, baseVersionId, userId })
     const discard = await setDraftFiles({ ctx, tx, subject, files: input.files })
-    if (!inserted) await tx.update(patchVersions).set(settings).where(and(eq(patchVersions.id, row!.id), eq(patchVersions.state, 'draft')))
-    return { created: inserted !== undefined, subject, discard }
+    await settle()
+    return { created, subject, discard }
   })
   for (const key of discard) await ctx.blobs.discard(key)
   return { created, upload: await describeDraft({ ctx, subject, files: input.files }) }
 }
 
-function checkInput(input: DraftPatchVersion): void {
+/**
+ * The version's row, made now or found again, in whatever state: the caller locks and judges it, and calls `settle`, which
+ * gives a draft that was there before its new settings.
+ */
+export async function reservePatchVersion({ tx, organization, input, baseVersionId, userId }: { tx: Database; organization: OrganizationRow; input: NewPatchVersion; baseVersionId: string; userId: string }): Promise<{ created: boolean; subject: UploadSubject; settle: () => Promise<void> }> {
+  const settings = { baseVersionId, targetRange: input.targetRange ?? null, publishTag: input.tag ?? null }
+  const patch = await findOrCreatePatch(tx, organization.id, input)
+  const [inserted] = await tx
+    .insert(patchVersions)
+    .values({ patchId: patch.id, version: input.version, createdBy: userId, ...settings })
+    .onConflictDoNothing()
+    .returning({ id: patchVersions.id, version: patchVersions.version })
+  const [row] = inserted ? [inserted] : await tx.select({ id: patchVersions.id, version: patchVersions.version }).from(patchVersions).where(isVersion(patch.id, input.version))
+  return {
+    created: inserted !== undefined,
+    subject: { kind: 'patch', versionId: row!.id, reference: `${organization.name}/${patch.name}@${row!.version}`, organization },
+    settle: async () => void (inserted ?? (await tx.update(patchVersions).set(settings).where(and(eq(patchVersions.id, row!.id), eq(patchVersions.state, 'draft'))))),
+  }
+}
+
+export function checkNewPatchVersion(input: NewPatchVersion): void {
   checkName(input.name)
   checkPatchVersion(input.version)
-  checkFiles(input.files)
   if (input.tag !== undefined && !isDistTag(input.tag)) throw new ApiError('invalid_name', `${JSON.stringify(input.tag)} cannot be a dist-tag: use a word that is no version or range, such as "beta".`)
   if (input.targetRange !== undefined && semver.validRange(input.targetRange) === null) {
     throw new ApiError('invalid_request', `targetRange ${JSON.stringify(input.targetRange)} is not a semver range, such as ">=1.0.0 <3.0.0".`)
   }
 }
 
-async function findOrCreatePatch(tx: Database, organizationId: string, input: DraftPatchVersion): Promise<PatchRow> {
+async function findOrCreatePatch(tx: Database, organizationId: string, input: NewPatchVersion): Promise<PatchRow> {
   await tx
     .insert(patches)
     .values({ organizationId, name: input.name, description: input.description ?? '', visibility: input.visibility ?? 'public' })
@@ -75,7 +89,8 @@ function isVersion(patchId: string, version: string) {
   return and(eq(patchVersions.patchId, patchId), eq(sql`lower(${patchVersions.version})`, version.toLowerCase()))
 }
 
-async function findBase(ctx: RequestContext, reference: string): Promise<string> {
+/** Id of a published model version by `org/name@version`. Throws `base_not_found` also for one that the caller may not see. */
+export async function findBase({ ctx, reference }: { ctx: RequestContext; reference: string }): Promise<string> {
   const { organization, name, selector } = parseReference(reference)
   if (selector === null) throw new ApiError('invalid_reference', `The base ${reference} names no version: write organization/name@version.`)
   try {

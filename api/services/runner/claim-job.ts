@@ -10,9 +10,12 @@ import { analyzeSpec, type AnalyzeSpec } from './analyze-spec.ts'
 import { evaluateSpec, type EvaluateSpec } from './evaluate-spec.ts'
 import { ingestSpec, type IngestSpec } from './ingest-spec.ts'
 import { mergeSpec, type MergeSpec } from './merge-spec.ts'
+import { evolveSpec, finetuneSpec, type EvolveJobSpec, type FinetuneJobSpec } from './train-spec.ts'
 
 /** How each kind of job is described to a runner. */
-const SPECS: Record<JobKind, (ctx: RequestContext, job: JobRow, attempt: Attempt, token: string) => Promise<ClaimedJob['spec']>> = { ingest: ingestSpec, merge: mergeSpec, analyze: analyzeSpec, evaluate: evaluateSpec }
+const SPECS: Record<JobKind, (ctx: RequestContext, job: JobRow, attempt: Attempt, token: string) => Promise<ClaimedJob['spec']>> = {
+  ingest: ingestSpec, merge: mergeSpec, analyze: analyzeSpec, evaluate: evaluateSpec, finetune: finetuneSpec, evolve: evolveSpec,
+}
 
 const POLL_MS = 250
 /** Long enough for the longest attempt; what really ends it is the lease. */
@@ -22,7 +25,7 @@ export interface ClaimedJob {
   job: { id: string; kind: JobKind; attempt: number }
   token: string
   leaseSeconds: number
-  spec: IngestSpec | MergeSpec | AnalyzeSpec | EvaluateSpec
+  spec: IngestSpec | MergeSpec | AnalyzeSpec | EvaluateSpec | FinetuneJobSpec | EvolveJobSpec
 }
 
 /** The next job of one of the kinds, waiting up to `waitSeconds` for one; null when there is none. */

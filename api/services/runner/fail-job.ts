@@ -6,6 +6,7 @@ import type { Attempt } from '../../ports/job-queue.ts'
 import { recordAudit } from '../audit/record.ts'
 import { findWaitingEvaluations } from '../evaluations/release.ts'
 import type { JobRow } from '../jobs/job-view.ts'
+import { rejectTrained } from '../trainings/finish.ts'
 import { inTransaction } from '../transaction.ts'
 import { attemptPrefix, lockJob, staleAttempt } from './attempt.ts'
 
@@ -28,6 +29,7 @@ export async function endFailed(ctx: RequestContext, tx: Database, job: JobRow, 
   if (job.derivationId !== null) await tx.update(derivations).set({ state: 'failed' }).where(and(eq(derivations.id, job.derivationId), eq(derivations.state, 'queued')))
   if (job.analysisId !== null) await tx.update(analyses).set({ state: 'failed' }).where(eq(analyses.id, job.analysisId))
   if (job.evaluationId !== null) await tx.update(evaluations).set({ state: 'failed' }).where(eq(evaluations.id, job.evaluationId))
+  if (job.kind === 'finetune' || job.kind === 'evolve') await rejectTrained({ ctx, tx, job, failure })
   await recordAudit({ ctx, tx, entry: { organizationId: job.organizationId, action: 'job.fail', subject: job.id, before: { state: job.state }, after: { state: 'failed', failure } } })
   if (job.derivationId === null) return
   for (const waiting of await findWaitingEvaluations(tx, job.derivationId)) {

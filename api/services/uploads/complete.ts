@@ -7,6 +7,7 @@ import { assertMayPublish } from '../authorization/authorize.ts'
 import { enqueueJob } from '../jobs/enqueue.ts'
 import { findJobView } from '../jobs/job-view.ts'
 import { inTransaction } from '../transaction.ts'
+import { assertNotInTraining } from '../trainings/find-open.ts'
 import { replacedError } from './draft.ts'
 import { partsOf } from './parts.ts'
 import { jobsOf, lockVersion, ownerColumns, readVersion, setState, stagedKey, uploadFilesOf, type UploadSubject, type VersionState } from './subject.ts'
@@ -19,6 +20,7 @@ import { describeUpload, digestOfFiles, readUploadFiles, storedNumbers, type Upl
  */
 export async function completeUpload({ ctx, subject, digest }: { ctx: RequestContext; subject: UploadSubject; digest?: string | undefined }): Promise<UploadView> {
   assertMayPublish(ctx.principal, subject.organization)
+  await assertNotInTraining(ctx.db, subject)
   const rows = await readUploadFiles(ctx.db, subject)
   await assertDigest(subject, rows, digest)
   const version = await readVersion(ctx.db, subject)
@@ -30,11 +32,7 @@ export async function completeUpload({ ctx, subject, digest }: { ctx: RequestCon
 }
 
 async function closeDraft(ctx: RequestContext, subject: UploadSubject, rows: readonly UploadFileRow[]): Promise<void> {
-  const missing = await findMissing(ctx, rows)
-  if (missing.length > 0) {
-    const named = missing.slice(0, 5).map((file) => file.path).join(', ')
-    throw new ApiError('upload_incomplete', `Not all bytes of ${subject.reference} have arrived: ${named}${missing.length > 5 ? ` and ${missing.length - 5} more files` : ''}. PUT them, then complete again.`, { missing })
-  }
+  await assertArrived(ctx, subject, rows)
   await inTransaction(ctx, async (tx) => {
     const version = await lockVersion(tx, subject)
     if (version.state !== 'draft') return
@@ -43,6 +41,14 @@ async function closeDraft(ctx: RequestContext, subject: UploadSubject, rows: rea
     await setState(tx, subject, 'uploaded')
     await recordAudit({ ctx, tx, entry: { organizationId: subject.organization.id, action: `${subject.kind}-version.upload`, subject: subject.reference, before: { state: 'draft' }, after: { state: 'uploaded' } } })
   })
+}
+
+/** Throws `upload_incomplete`, naming what is missing. */
+export async function assertArrived(ctx: RequestContext, subject: UploadSubject, rows: readonly UploadFileRow[]): Promise<void> {
+  const missing = await findMissing(ctx, rows)
+  if (missing.length === 0) return
+  const named = missing.slice(0, 5).map((file) => file.path).join(', ')
+  throw new ApiError('upload_incomplete', `Not all bytes of ${subject.reference} have arrived: ${named}${missing.length > 5 ? ` and ${missing.length - 5} more files` : ''}. PUT them, then complete again.`, { missing })
 }
 
 async function verify(ctx: RequestContext, subject: UploadSubject, digest: string | undefined): Promise<void> {
@@ -61,7 +67,8 @@ async function verify(ctx: RequestContext, subject: UploadSubject, digest: strin
   })
 }
 
-async function joinParts(ctx: RequestContext, rows: readonly UploadFileRow[]): Promise<void> {
+/** Joins what arrived in parts. Idempotent. */
+export async function joinParts(ctx: RequestContext, rows: readonly UploadFileRow[]): Promise<void> {
   for (const row of rows) {
     const parts = partsOf(row.size)
     if (!row.held && parts.length > 1) await ctx.blobs.assemble(stagedKey(row.id), parts.map((part) => ({ number: part.number, size: part.length })))
