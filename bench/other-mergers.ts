@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { pythonPath } from '../tests/setup/python.ts'
+import { pythonPath } from '../gpu-runner/python-environment.ts'
 import { run } from './timing.ts'
 
 const ENVIRONMENT = join(import.meta.dirname, '..', '.cache', 'bench-python')
@@ -24,12 +24,10 @@ export async function peft(): Promise<OtherMerger> {
 export async function axolotl(): Promise<OtherMerger> {
   const tests = await pythonPath()
   const python = join(ENVIRONMENT, 'bin', 'python')
-  if (!existsSync(python)) {
-    await run(tests, ['-m', 'venv', ENVIRONMENT])
-    const [borrowed] = await sitePackages(join(tests, '..', '..'))
-    const [own] = await sitePackages(ENVIRONMENT)
-    await writeFile(join(own!, 'tests.pth'), `${borrowed}\n`)
-  }
+  if (!existsSync(python)) await run(tests, ['-m', 'venv', ENVIRONMENT])
+  const [borrowed] = await sitePackages(join(tests, '..', '..'))
+  const [own] = await sitePackages(ENVIRONMENT)
+  await writeFile(join(own!, 'tests.pth'), `${borrowed}\n`)
   await run(python, ['-m', 'pip', 'install', '--quiet', '--no-deps', AXOLOTL])
   return merger(`axolotl ${AXOLOTL.split('==')[1]}, shard by shard`, python, 'axolotl')
 }

@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { pythonPath } from '../tests/setup/python.ts'
+import { pythonPath } from '../gpu-runner/python-environment.ts'
 import { ALL_LINEARS, writeLlamaAdapter, writeLlamaModel } from './llama-model.ts'
 import { run } from './timing.ts'
 

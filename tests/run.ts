@@ -12,7 +12,7 @@ interface Count { passed: number; failed: number }
 const STEPS: readonly (readonly [string, readonly string[]])[] = [
   ['native merge core', ['node', 'gpu-runner/core/build.ts']],
   ['fuzz targets (clang, sanitizers)', ['node', 'tests/hostile/build.ts']],
-  ['Python environment (PyTorch, transformers, PEFT)', ['node', 'tests/setup/python.ts']],
+  ['Python environment (PyTorch, transformers, PEFT, lm-eval)', ['node', 'gpu-runner/python-environment.ts']],
   ['openapi.yaml equals the routes', ['node', 'api/openapi.ts', '--check']],
   ['client types', ['openapi-typescript', 'openapi.yaml', '-o', 'build/openapi.d.ts']],
   ['types', ['tsc', '-p', 'tsconfig.json']],

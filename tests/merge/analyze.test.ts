@@ -8,7 +8,7 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { analyzeFolders } from '../../cli/local-analysis.ts'
 import type { Session } from '../../cli/session.ts'
 import type { Analysis, AnalysisFigures } from '../../patch/analysis.ts'
-import { pythonPath } from '../setup/python.ts'
+import { pythonPath } from '../../gpu-runner/python-environment.ts'
 
 const SCRIPT = fileURLToPath(new URL('../python/analysis.py', import.meta.url))
 const FIXTURES = fileURLToPath(new URL('../fixtures', import.meta.url))

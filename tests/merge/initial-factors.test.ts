@@ -6,7 +6,7 @@ import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
 import { loadCore } from '../../gpu-runner/core/core.ts'
 import type { MergeableDtype } from '../../patch/dtype.ts'
-import { pythonPath } from '../setup/python.ts'
+import { pythonPath } from '../../gpu-runner/python-environment.ts'
 import { ROOT } from '../setup/registry.ts'
 import { readTensors, valuesOf } from './stored-tensors.ts'
 

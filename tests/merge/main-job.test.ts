@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { pythonPath } from '../setup/python.ts'
+import { pythonPath } from '../../gpu-runner/python-environment.ts'
 import { portllm, ROOT, startRegistry, type Registry } from '../setup/registry.ts'
 
 interface Scores { models: Record<string, { patches: { name: string; task: string; accuracy: { evolved_patched: number } }[] }> }

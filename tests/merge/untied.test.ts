@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { digests, startCommandLine, type CommandLine } from '../cli/command-line.ts'
-import { pythonPath } from '../setup/python.ts'
+import { pythonPath } from '../../gpu-runner/python-environment.ts'
 import { ROOT } from '../setup/registry.ts'
 import { compareVariant, makeVariants } from './variants.ts'
 

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { Command } from 'commander'
 import { addMerge } from '../../cli/commands/merge.ts'
-import { pythonPath } from '../setup/python.ts'
+import { pythonPath } from '../../gpu-runner/python-environment.ts'
 import { ROOT } from '../setup/registry.ts'
 import { differingElements, readFolder, readTensors, ulp, valuesOf, type StoredTensor, type StoredTensors } from './stored-tensors.ts'
 

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { mkdir, rm } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import lockfile from 'proper-lockfile'
-import { pythonPath } from './python.ts'
+import { pythonPath } from '../../gpu-runner/python-environment.ts'
 
 const FOLDER = resolve(import.meta.dirname, '../../.cache/cuda-13.0.88')
 
