@@ -9,6 +9,7 @@ import { apiError, registryFetch, unwrap } from './http.ts'
 import { USER_AGENT } from './version.ts'
 
 type Schemas = components['schemas']
+export type EvaluationSummary = Schemas['EvaluationSummary']
 export type Job = NonNullable<Schemas['Job']>
 export type Merged = Schemas['Merged']
 export type Model = Schemas['Model']
@@ -97,6 +98,12 @@ export function createRegistry(connection: Connection, signal: AbortSignal) {
 
     requestAnalysis: (body: Schemas['AnalysisRequest']) => call(api.POST('/v1/analyses', { body, headers: PREFER })),
     getAnalysis: (id: string) => call(api.GET('/v1/analyses/{id}', { params: { path: { id } } })),
+
+    requestEvaluation: (body: Schemas['EvaluationRequest']) => call(api.POST('/v1/evaluations', { body, headers: PREFER })),
+    getEvaluation: (id: string) => call(api.GET('/v1/evaluations/{id}', { params: { path: { id } } })),
+    listEvaluations: (query: Query<'/v1/evaluations'>) => call(api.GET('/v1/evaluations', { params: { query } })),
+    requestFinetune: (body: Schemas['FinetuneRequest']) => call(api.POST('/v1/finetunes', { body })),
+    requestEvolution: (body: Schemas['EvolutionRequest']) => call(api.POST('/v1/evolutions', { body })),
 
     listJobs: (query: Query<'/v1/jobs'>) => call(api.GET('/v1/jobs', { params: { query } })),
     getJob: (id: string) => call(api.GET('/v1/jobs/{id}', { params: { path: { id } } })) as Promise<Job>,

@@ -8,6 +8,7 @@ import { addGet } from './commands/get.ts'
 import { addInfo } from './commands/info.ts'
 import { addInit } from './commands/init.ts'
 import { addJobs } from './commands/jobs.ts'
+import { addMatrix } from './commands/matrix.ts'
 import { addMerge } from './commands/merge.ts'
 import { addOrg } from './commands/org.ts'
 import { addPublish } from './commands/publish.ts'
@@ -32,7 +33,7 @@ function createProgram(): Command {
     .showHelpAfterError('(--help tells more)')
     .addHelpText('after', `\nAnswers go to stdout, as JSON with --json; progress and notes go to stderr.\n\n${EXIT_HELP}`)
   addAccountCommands(program)
-  for (const add of [addInit, addPublish, addResolve, addAnalyze, addGet, addMerge, addVerify, addSearch, addInfo, addYank, addDeprecate, addDistTag, addJobs, addStorage, addToken, addOrg]) add(program)
+  for (const add of [addInit, addPublish, addResolve, addAnalyze, addMatrix, addGet, addMerge, addVerify, addSearch, addInfo, addYank, addDeprecate, addDistTag, addJobs, addStorage, addToken, addOrg]) add(program)
   return program
 }
 

@@ -62,6 +62,6 @@ export async function evaluationIdentity({ target, patch, spec }: { target: stri
 }
 
 /** Two scores may stand side by side where this is equal: same task in the same version, same questions, same figure. */
-export function comparisonKey({ task, version, metric, filter }: TaskScore, { num_fewshot, limit, taskFile, data }: EvaluationSpec): string {
+export function comparisonKey({ task, version, metric, filter }: Pick<TaskScore, 'task' | 'version' | 'metric' | 'filter'>, { num_fewshot, limit, taskFile, data }: EvaluationSpec): string {
   return canonicalJson({ task, version, metric, filter, num_fewshot, limit, taskFile, data })
 }

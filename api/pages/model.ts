@@ -1,7 +1,10 @@
 import { html } from 'hono/html'
+import type { Comparison } from '../../patch/comparison.ts'
+import { comparisonSection } from './comparisons.ts'
 import { formatBytes, formatDate, formatNumber } from './format.ts'
 import { layout, type Html } from './layout.ts'
 import { shortDigest } from './merged-model.ts'
+import { trainingSection, type TrainingView } from './training.ts'
 
 export interface ModelView {
   reference: string
@@ -37,9 +40,10 @@ export interface ModelVersionView {
   tensorCount: number
   parameterCount: number
   publishedAt: string | null
+  training: TrainingView | null
 }
 
-export function modelVersionPage(view: ModelVersionView): Html {
+export function modelVersionPage(view: ModelVersionView, comparisons: readonly Comparison[]): Html {
   const facts = view.facts
   return layout({
     title: view.reference,
@@ -49,6 +53,8 @@ export function modelVersionPage(view: ModelVersionView): Html {
       ${view.parent === null ? '' : html`<ul class="chain"><li><a href="/models/${view.parent.reference.replace('@', '/')}">${view.parent.reference}</a></li><li class="arrow">→ ${view.parent.kind} →</li><li>${view.reference}</li></ul>`}
       <h2>Port a patch to it</h2><pre>portllm resolve org/patch --target ${view.reference}
 portllm get ${view.reference} --patch org/patch --output ./merged</pre>
+      ${comparisonSection(comparisons)}
+      ${trainingSection(view.training)}
       <h2>Files</h2><div class="scroll"><table>
         ${view.files.map((file) => html`<tr><td><a href="/v1/models/${view.organization}/${view.name}/${view.version}/files/${file.path}">${file.path}</a></td><td class="number">${formatBytes(file.size)}</td><td class="digest">${file.etag.slice(0, 16)}…</td></tr>`)}
       </table></div>`,

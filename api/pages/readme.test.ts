@@ -9,7 +9,7 @@ it('drops the front matter and whatever could run', () => {
 })
 
 it('escapes what publishers write', async () => {
-  const page = String(await patchPage({ reference: 'org/p', description: '<b>bold</b>', readme: null, distTags: {}, versions: [{ version: '1.0.0', state: 'published', base: { reference: 'org/m@1' }, publishedAt: null, yanked: { reason: '"><script>' }, deprecated: null }] }))
+  const page = String(await patchPage({ reference: 'org/p', description: '<b>bold</b>', readme: null, distTags: {}, versions: [{ version: '1.0.0', state: 'published', base: { reference: 'org/m@1' }, publishedAt: null, yanked: { reason: '"><script>' }, deprecated: null }] }, []))
   expect(page).toContain('&lt;b&gt;bold')
   expect(page).not.toContain('<script>')
 })

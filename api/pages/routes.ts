@@ -3,15 +3,16 @@ import { html } from 'hono/html'
 import type { App, AppEnv } from '../app.ts'
 import { ApiError } from '../errors.ts'
 import { describeDerivation } from '../services/derivations/describe.ts'
+import { compareOnModelVersion, comparePatch } from '../services/evaluations/compare.ts'
 import { describeModel, describeModelVersion } from '../services/models/describe.ts'
 import { listModels } from '../services/models/list.ts'
-import { describePatch } from '../services/patches/describe.ts'
+import { describePatch, describePatchVersion } from '../services/patches/describe.ts'
 import { listPatches } from '../services/patches/list.ts'
 import { homePage } from './home.ts'
 import { layout, type Html } from './layout.ts'
 import { mergedModelPage } from './merged-model.ts'
 import { modelPage, modelVersionPage } from './model.ts'
-import { patchPage } from './patch.ts'
+import { patchPage, patchVersionPage } from './patch.ts'
 
 const LIST_LIMIT = 50
 /** Scripts and styles of the pages stand in them; nothing is loaded from elsewhere but a README's pictures. */
@@ -34,11 +35,16 @@ export function registerPages(app: App): void {
     const model = await describeModel({ ctx: c.var.ctx, input: c.req.param() })
     return modelPage({ ...model, reference: `${model.organization}/${model.name}` })
   }))
-  app.get('/models/:organization/:name/:version', (c) => found(c, async () => modelVersionPage(await describeModelVersion({ ctx: c.var.ctx, input: c.req.param() }))))
-  app.get('/patches/:organization/:name', (c) => found(c, async () => {
-    const patch = await describePatch({ ctx: c.var.ctx, input: c.req.param() })
-    return patchPage({ ...patch, reference: `${patch.organization}/${patch.name}` })
+  app.get('/models/:organization/:name/:version', (c) => found(c, async () => {
+    const about = { ctx: c.var.ctx, input: c.req.param() }
+    return modelVersionPage(await describeModelVersion(about), await compareOnModelVersion(about))
   }))
+  app.get('/patches/:organization/:name', (c) => found(c, async () => {
+    const about = { ctx: c.var.ctx, input: c.req.param() }
+    const patch = await describePatch(about)
+    return patchPage({ ...patch, reference: `${patch.organization}/${patch.name}` }, await comparePatch(about))
+  }))
+  app.get('/patches/:organization/:name/:version', (c) => found(c, async () => patchVersionPage(await describePatchVersion({ ctx: c.var.ctx, input: c.req.param() }))))
   app.get('/derivations/:id{[0-9a-f]{64}}', (c) => found(c, async () => mergedModelPage(await describeDerivation({ ctx: c.var.ctx, input: c.req.param() }))))
 }
 

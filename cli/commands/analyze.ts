@@ -1,5 +1,4 @@
-import { stat, writeFile } from 'node:fs/promises'
-import { dirname, extname } from 'node:path'
+import { writeFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 import { analysisPicture } from '../../patch/analysis-picture.ts'
 import type { Analysis } from '../../patch/analysis.ts'
@@ -12,6 +11,7 @@ import { formatFields, plural } from '../format.ts'
 import { requireSuccess, waitForJob } from '../job-wait.ts'
 import { analyzeFolders } from '../local-analysis.ts'
 import { collectOption } from '../option-values.ts'
+import { checkOutputs } from '../output-files.ts'
 import { modelVersionName } from '../references.ts'
 import { addCommand, answerWith, type Answer, type CommonOptions, type Session } from '../session.ts'
 
@@ -53,7 +53,7 @@ export function addAnalyze(program: Command): void {
 }
 
 async function analyze(session: Session, options: AnalyzeOptions, patch: string): Promise<Answer> {
-  const outputs = await checkOutputs(options.output ?? [])
+  const outputs = await checkOutputs(options.output ?? [], FORMATS)
   const { base, target } = options
   const { result, names, json } = base === undefined ? await inRegistry(session, patch, target) : await inFolders(session, { patch, base, target })
   for (const { path, format } of outputs) {
@@ -89,15 +89,4 @@ async function inFolders(session: Session, folders: { patch: string; base: strin
   const result = await analyzeFolders(session, folders)
   const version = (name: 'patch' | 'base' | 'target') => ({ folder: folders[name], digest: result[name] })
   return { result, names: folders, json: { patch: version('patch'), base: version('base'), target: version('target'), result } }
-}
-
-/** Known before the work is done: the format of each file, and that its folder is there. */
-async function checkOutputs(paths: readonly string[]) {
-  return Promise.all(paths.map(async (path) => {
-    const format = FORMATS[extname(path).toLowerCase()]
-    if (format === undefined) throw usageError(`--output ${path}: the name must end in ${Object.keys(FORMATS).join(', ')}, which says what is written.`)
-    const folder = await stat(dirname(path)).catch(() => null)
-    if (!folder?.isDirectory()) throw usageError(`--output ${path}: there is no folder ${dirname(path)}.`)
-    return { path, format }
-  }))
 }

@@ -6,11 +6,11 @@ import { integerOption } from '../option-values.ts'
 import { addCommand, answerWith, type Answer, type CommonOptions, type Session } from '../session.ts'
 
 export function addJobs(program: Command): void {
-  const group = program.command('jobs').summary('work that the registry is doing').description('Work that the registry is doing: verifying uploads (ingest), merging and analyzing.')
+  const group = program.command('jobs').summary('work that the registry is doing').description('Work that the registry is doing: verifying uploads (ingest), merging, analyzing, evaluating, fine-tuning and evolving.')
     .addHelpText('after', '\nExamples:\n  portllm jobs ls --state running\n  portllm jobs wait 2f0c3c1e-…')
   const listing = addCommand(group, 'ls', 'list jobs, newest first')
     .addOption(new Option('--state <state>', 'only these').choices(['queued', 'running', 'succeeded', 'failed', 'cancelled']))
-    .addOption(new Option('--kind <kind>', 'only these').choices(['ingest', 'merge', 'analyze']))
+    .addOption(new Option('--kind <kind>', 'only these').choices(['ingest', 'merge', 'analyze', 'evaluate', 'finetune', 'evolve']))
     .option('--limit <n>', 'how many', integerOption(1, 200), 20)
   answerWith(listing, list)
   answerWith(addCommand(group, 'show <id>', 'tell about one job'), show)

@@ -126,6 +126,7 @@ describe('an evaluation', () => {
     expect(sha256(await fetchFile(claimed.spec.model[1]))).toBe(fileList(weights(`evolved of ${org}`))[1]!.sha256)
     expect((await complete(claimed)).status).toBe(204)
     const ready = await registry.ok('getEvaluation', { params: { id: asked.body.evaluation } })
+    expect(ready.patch.base.reference).toBe(`${org}/base@v1`)
     expect([ready.patch.reference, ready.spec.how, ready.result.patch, ready.files]).toEqual([`${org}/speech@1.0.0`, 'peft', ready.patch.digest, []])
   })
 
@@ -262,6 +263,25 @@ describe('resolving a patch on a target', () => {
     await evaluated({ target, patch, how: 'peft', data: `${org}/notes` })
     const member = await newUser(registry, { organization: org, role: 'reader', scopes: ['read'] })
     expect([(await evidenceFor(member)).length, (await evidenceFor(null)).length]).toEqual([2, 1])
+  })
+})
+
+describe('the pages of patch and target', () => {
+  it('show ported, base and target side by side, to whoever may see what was evaluated', async () => {
+    const { org, patch, target } = await withPatch()
+    const pages = [`/patches/${patch}`, `/models/${target.replace('@', '/')}`]
+    const show = async (path: string, token?: string) => (await fetch(registry.url + path, token === undefined ? {} : { headers: { Authorization: `Bearer ${token}` } })).text()
+    await evaluated({ target, patch, how: 'peft', data: `${org}/notes` }, [score({ value: 0.123 })])
+    for (const path of pages) {
+      expect(await show(path)).not.toContain('<svg')
+      expect(await show(path, registry.adminToken)).toMatch(/<svg.*evolved \+ patch 0\.123/s)
+    }
+    await evaluated({ target: `${org}/base@v1` }, [score({ value: 0.25 })])
+    await evaluated({ target }, [score({ value: 0.3125 })])
+    await evaluated({ target, patch, how: 'peft' })
+    for (const path of pages) expect(await show(path)).toMatch(/<svg.*base 0\.250 ± 0\.020, evolved 0\.313 ± 0\.020, evolved \+ patch 0\.750 ± 0\.020/s)
+    expect(await show(`/models/${org}/base/v1`)).not.toContain('<svg')
+    expect(await show(`/patches/${patch}/1.0.0`)).toContain(`${org}/base@v1`)
   })
 })
 

@@ -50,7 +50,7 @@ export const EvaluationSummary = z
     id: z.uuid(),
     state: z.enum(['queued', 'ready', 'failed']),
     target: Version,
-    patch: Version.nullable(),
+    patch: Version.extend({ base: Version }).nullable(),
     spec: EvaluationSpec,
     result: EvaluationResult.nullable(),
     createdAt: z.iso.datetime(),

@@ -14,7 +14,7 @@ export interface EvaluationSummaryView {
   id: string
   state: 'queued' | 'ready' | 'failed'
   target: Version
-  patch: Version | null
+  patch: (Version & { base: Version }) | null
   spec: EvaluationSpec
   /** Null until it is ready. */
   result: EvaluationResult | null
@@ -42,13 +42,13 @@ export async function describeEvaluation({ ctx, input }: { ctx: RequestContext; 
 
 /** As lists show them, in the order given. */
 export async function summarizeEvaluations(db: Database, found: readonly VisibleEvaluation[]): Promise<EvaluationSummaryView[]> {
-  const models = await modelVersionReferences(db, found.map(({ evaluation }) => evaluation.targetVersionId))
+  const models = await modelVersionReferences(db, found.flatMap(({ evaluation, baseVersionId }) => [evaluation.targetVersionId, ...(baseVersionId === null ? [] : [baseVersionId])]))
   const patches = await patchVersionReferences(db, found.flatMap(({ evaluation }) => evaluation.patchVersionId ?? []))
-  return found.map(({ evaluation, targetDigest, patchDigest }) => ({
+  return found.map(({ evaluation, targetDigest, patchDigest, baseVersionId, baseDigest }) => ({
     id: evaluation.id,
     state: evaluation.state,
     target: { reference: models.get(evaluation.targetVersionId)!, digest: targetDigest },
-    patch: evaluation.patchVersionId === null ? null : { reference: patches.get(evaluation.patchVersionId)!, digest: patchDigest! },
+    patch: evaluation.patchVersionId === null ? null : { reference: patches.get(evaluation.patchVersionId)!, digest: patchDigest!, base: { reference: models.get(baseVersionId!)!, digest: baseDigest! } },
     spec: evaluation.spec,
     result: evaluation.result,
     createdAt: evaluation.createdAt.toISOString(),

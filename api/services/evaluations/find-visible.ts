@@ -1,4 +1,5 @@
 import { and, eq, isNull, or, sql, type SQL } from 'drizzle-orm'
+import { alias } from 'drizzle-orm/pg-core'
 import type { Database } from '../../../db/database.ts'
 import { derivations, evaluations, models, modelVersions, patches, patchVersions } from '../../../db/schema.ts'
 import type { RequestContext } from '../../context.ts'
@@ -7,12 +8,17 @@ import type { Principal } from '../authorization/principal.ts'
 import { ofOwnOrganization, visibleTo } from '../authorization/visibility.ts'
 import { baseModels, everyBase } from '../derivations/find-visible.ts'
 
+const bases = alias(modelVersions, 'evaluated_base')
+
 export type EvaluationRow = typeof evaluations.$inferSelect
 
 export interface VisibleEvaluation {
   readonly evaluation: EvaluationRow
   readonly targetDigest: string
   readonly patchDigest: string | null
+  /** Of what the patch was trained on. */
+  readonly baseVersionId: string | null
+  readonly baseDigest: string | null
   /** Whether everybody may see everything that it is about. */
   readonly isPublic: boolean
 }
@@ -20,12 +26,13 @@ export interface VisibleEvaluation {
 /** Evaluations with what they are about. Always with the condition of `evaluationsVisibleTo`, or for no caller at all. */
 export function selectEvaluations(db: Database) {
   return db
-    .select({ evaluation: evaluations, targetDigest: sql<string>`${modelVersions.digest}`, patchDigest: patchVersions.digest, isPublic: sql<boolean>`${whollyPublic(db)}` })
+    .select({ evaluation: evaluations, targetDigest: sql<string>`${modelVersions.digest}`, patchDigest: patchVersions.digest, baseVersionId: patchVersions.baseVersionId, baseDigest: bases.digest, isPublic: sql<boolean>`${whollyPublic(db)}` })
     .from(evaluations)
     .innerJoin(modelVersions, eq(modelVersions.id, evaluations.targetVersionId))
     .innerJoin(models, eq(models.id, modelVersions.modelId))
     .leftJoin(patchVersions, eq(patchVersions.id, evaluations.patchVersionId))
     .leftJoin(patches, eq(patches.id, patchVersions.patchId))
+    .leftJoin(bases, eq(bases.id, patchVersions.baseVersionId))
     .leftJoin(derivations, eq(derivations.id, evaluations.derivationId))
     .$dynamic()
 }
