@@ -1,3 +1,5 @@
+import { largest } from '../patch/largest.ts'
+
 const UNITS = ['bytes', 'kB', 'MB', 'GB', 'TB'] as const
 
 /** Bytes for people, in decimal units: `1.2 GB`. */
@@ -15,14 +17,14 @@ export function formatBytes(bytes: number): string {
 export function formatTable(heading: readonly string[], rows: readonly (readonly (string | null)[])[]): string {
   if (rows.length === 0) return 'Nothing found.'
   const all = [heading, ...rows].map((row) => row.map((cell) => printable(cell ?? '-')))
-  const widths = heading.map((_, column) => Math.max(...all.map((row) => row[column]!.length)))
+  const widths = heading.map((_, column) => largest(all.map((row) => row[column]!.length)))
   return all.map((row) => row.map((cell, column) => (column === row.length - 1 ? cell : cell.padEnd(widths[column]!))).join('  ').trimEnd()).join('\n')
 }
 
 /** Lines of names and values, without those that have no value. */
 export function formatFields(fields: readonly (readonly [string, string | number | null | undefined])[]): string {
   const shown = fields.filter((field) => field[1] !== null && field[1] !== undefined && field[1] !== '')
-  const width = Math.max(0, ...shown.map(([name]) => name.length))
+  const width = largest(shown.map(([name]) => name.length))
   return shown.map(([name, value]) => `${name.padEnd(width)}  ${printable(String(value))}`).join('\n')
 }
 

@@ -37,7 +37,7 @@ export async function findDamage(input: VerifyInput): Promise<Damage[]> {
   const damage: Damage[] = []
   for (const file of input.plan.files) {
     const tensors = byFile.get(file.path) ?? []
-    damage.push(...((await isVirtual(input, file)) ? await checkTensors(input, file, tensors, count) : await checkWhole(input, file, tensors, count)))
+    for (const found of (await isVirtual(input, file)) ? await checkTensors(input, file, tensors, count) : await checkWhole(input, file, tensors, count)) damage.push(found)
   }
   return damage
 }
@@ -60,7 +60,7 @@ async function checkWhole(input: VerifyInput, file: PlanFile, tensors: readonly 
 
 async function checkTensors({ folder, signal }: VerifyInput, file: PlanFile, tensors: readonly ManifestTensor[], count: (bytes: number) => void): Promise<Damage[]> {
   const absolute = join(folder, file.path)
-  const dataStart = Math.min(file.size, ...tensors.map(({ offset }) => offset))
+  const dataStart = tensors.reduce((start, { offset }) => Math.min(start, offset), file.size)
   const damage: Damage[] = []
   if (!(await isHeaderSound(absolute, file, tensors, dataStart, signal))) damage.push({ path: file.path, start: 0, end: dataStart })
   count(dataStart)

@@ -1,5 +1,6 @@
 import { addSums, type AnalysisSums, type MeasuredTensor } from '../patch/analysis.ts'
 import { DTYPE_BITS, type TargetDtype } from '../patch/dtype.ts'
+import { largest } from '../patch/largest.ts'
 import type { Block } from '../patch/merge-plan.ts'
 import { contributionOf, type LoadedFactor } from './core/block-contributions.ts'
 import { CoreError, type Core } from './core/core.ts'
@@ -54,7 +55,7 @@ export class AnalysisBuffers {
 export function memoryNeeded(tensor: AnalyzedTensor): number {
   const stored = tensor.factors.reduce((sum, { length }) => sum + length, 0)
   const held = tensor.runs.map(({ block }) => analysisMemory({ rank: rankOf(block), rows: block.count, cols: tensor.cols }))
-  return 2 * TILES * Math.max(TILE_BYTES, rowBytes(tensor)) + stored + Math.max(...held)
+  return 2 * TILES * Math.max(TILE_BYTES, rowBytes(tensor)) + stored + largest(held)
 }
 
 /** Measures one tensor, streaming. `onBytes` is told of the bytes of base and target that have been measured. */
@@ -66,7 +67,7 @@ export async function analyzeTensor(tensor: AnalyzedTensor, bytes: TensorBytes, 
     name: tensor.name,
     rows: tensor.runs.reduce((rows, { block }) => rows + block.count, 0),
     cols: tensor.cols,
-    rank: Math.max(...tensor.runs.map(({ block }) => rankOf(block))),
+    rank: largest(tensor.runs.map(({ block }) => rankOf(block))),
     sums: addSums(sums),
   }
 }

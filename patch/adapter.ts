@@ -107,12 +107,10 @@ export function readAdapter(configText: string, tensors: readonly AdapterTensor[
   }
   const { values, repeated, reasons: repetitions } = readRepeated(sorted)
   const tokens = readTokenRows(config, sorted.rows)
-  reasons.push(...repetitions, ...tokens.reasons, ...checkValues(sorted, config))
-  if (sorted.pairs.size + values.length + tokens.rows.length === 0) {
-    reasons.push(refusal('empty-adapter', 'The adapter holds no LoRA factors.', { expected: 'tensors named base_model.model.<module>.lora_A.weight', found: `${tensors.length} other tensors` }))
-  }
-  reasons.push(...checkTargeting(config, targetedModules(config, modules)))
-  return { modules, values, tokens: tokens.rows, repeated, config, reasons }
+  const empty = sorted.pairs.size + values.length + tokens.rows.length > 0 ? []
+    : [refusal('empty-adapter', 'The adapter holds no LoRA factors.', { expected: 'tensors named base_model.model.<module>.lora_A.weight', found: `${tensors.length} other tensors` })]
+  const all = [...reasons, ...repetitions, ...tokens.reasons, ...checkValues(sorted, config), ...empty, ...checkTargeting(config, targetedModules(config, modules))]
+  return { modules, values, tokens: tokens.rows, repeated, config, reasons: all }
 }
 
 interface SortedTensors {

@@ -1,6 +1,7 @@
 import { scaleLinear } from 'd3-scale'
 import { line } from 'd3-shape'
 import type { Analysis, AnalysisFigures } from './analysis.ts'
+import { largest } from './largest.ts'
 import type { ModelPart } from './model-part.ts'
 
 /** The figures that the picture shows, one row of panels each. */
@@ -46,7 +47,7 @@ export function analysisPicture(analysis: Analysis): string {
   const height = HEAD + FIGURES.length * ROW_HEIGHT + legend
   const body = FIGURES.flatMap((figure, row) => {
     const values = analysis.layers.flatMap(({ figures }) => figure.value(figures) ?? [])
-    const y = scaleLinear().domain([Math.min(0, ...values), Math.max(0, ...values) || 1]).nice(4)
+    const y = scaleLinear().domain([values.reduce((least, value) => Math.min(least, value), 0), largest(values) || 1]).nice(4)
     return parts.map((part, column) => panel(analysis, figure, part, y, stacks, { x: LEFT + column * (width + GAP), y: HEAD + row * ROW_HEIGHT, width }, column === 0))
   })
   const title = 'Drift and patch, layer by layer'
@@ -70,7 +71,7 @@ function heading({ parts }: Analysis, part: ModelPart, title: string, colour: st
 }
 
 function panel({ layers }: Analysis, { title, format, value }: (typeof FIGURES)[number], { part, colour }: (typeof PARTS)[number], domain: ReturnType<typeof scaleLinear<number, number>>, stacks: readonly string[], at: Panel, isFirst: boolean): string {
-  const last = Math.max(0, ...layers.map(({ layer }) => layer))
+  const last = largest(layers.map(({ layer }) => layer))
   const x = scaleLinear().domain(last === 0 ? [-1, 1] : [0, last]).range([at.x + 4, at.x + at.width - 4])
   const y = domain.copy().range([at.y + PANEL_HEIGHT + 16, at.y + 16])
   const ticks = y.ticks(4)

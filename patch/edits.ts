@@ -57,8 +57,8 @@ export function adapterEdits(adapter: Adapter, target: ModelManifest, base: Mode
   const parts = { ...adapter, values }
   const ties = readTies({ ...laying, adapter: parts })
   const edits = layParts({ ...laying, adapter: parts }, ties)
-  reasons.push(...warnOfExtraLayers(laying, edits.map(({ target: name }) => name)), ...overlaps(edits))
-  return { edits: edits.sort(inOrder), untied: ties.untied, idle, reasons }
+  const all = [...reasons, ...warnOfExtraLayers(laying, edits.map(({ target: name }) => name)), ...overlaps(edits)]
+  return { edits: edits.sort(inOrder), untied: ties.untied, idle, reasons: all }
 }
 
 function inOrder(a: Edit, b: Edit): number {
@@ -68,28 +68,26 @@ function inOrder(a: Edit, b: Edit): number {
 function layParts(laying: Laying, ties: TiedEmbeddings): Edit[] {
   const { adapter: { modules, values, tokens } } = laying
   const landings = new LandingFinder(laying, ties)
-  const edits: Edit[] = []
-  for (const module of modules) {
+  const ofModules = modules.flatMap((module): Edit[] => {
     if (module.kind === 'parameter') {
       const name = `${module.module}.${module.parameter}`
       const parts = landings.findParameter(name, module)
-      if (parts !== null) edits.push(...layParameter(laying, module, name, parts))
-      continue
+      return parts === null ? [] : layParameter(laying, module, name, parts)
     }
     const landing = landings.find(module, namesOf(module), module.a)
-    if (landing !== null) edits.push(...layModule(laying, module, landing))
-  }
-  for (const value of values) {
+    return landing === null ? [] : layModule(laying, module, landing)
+  })
+  const ofValues = values.flatMap((value): Edit[] => {
     const landing = ties.ends.get(value) === 'same' ? null : landings.find(value, [value.name], value.tensor, TITLES[value.feature])
     const edit = landing && layValue(laying, value, landing)
-    if (edit !== null) edits.push(edit)
-  }
-  for (const rows of tokens) {
+    return edit === null ? [] : [edit]
+  })
+  const ofTokens = tokens.flatMap((rows): Edit[] => {
     const landing = landings.find(rows, [`${rows.module}.weight`], rows.tensor, TITLES['trainable-tokens'])
-    if (landing !== null) edits.push(...layTokens(laying, rows, landing))
-  }
-  laying.reasons.push(...explainMissing(laying, landings.missing))
-  return withSame(edits, laying, ties)
+    return landing === null ? [] : layTokens(laying, rows, landing)
+  })
+  for (const reason of explainMissing(laying, landings.missing)) laying.reasons.push(reason)
+  return withSame([...ofModules, ...ofValues, ...ofTokens], laying, ties)
 }
 
 /** The tensors that a module may be: its weight, or those of a torch.nn.MultiheadAttention. */

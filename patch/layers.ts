@@ -1,4 +1,5 @@
 import { findExpertParts } from './expert-tensors.ts'
+import { largest } from './largest.ts'
 import type { Laying } from './laying.ts'
 import { refusal, warning } from './reason.ts'
 import type { Reason } from './resolution.ts'
@@ -21,24 +22,19 @@ export interface MissingPart {
 
 /** Refuses every part without a tensor in the target, and says so where the target has fewer layers. */
 export function explainMissing({ target }: Laying, missing: readonly MissingPart[]): Reason[] {
-  const reasons: Reason[] = []
   const layers = new Set([...layersByPattern(target.manifest.tensors.map(({ name }) => name)).values()].flatMap((found) => [...found]))
   const patterns = Map.groupBy(missing, ({ name }) => splitLayer(name).pattern)
   const isTooMuch = patterns.size * layers.size > MAX_LOOKUPS
-  for (const [pattern, parts] of patterns) {
+  return [...patterns].flatMap(([pattern, parts]): Reason[] => {
     const [first] = parts as [MissingPart]
     const inLayer = (layer: number): MissingPart => ({ ...first, name: pattern.replace('*', `${layer}`) })
     const has = splitLayer(first.name).layer === null || isTooMuch ? [] : [...layers].filter((layer) => exists(target, inLayer(layer)))
-    if (has.length === 0) {
-      reasons.push(...parts.map((part) => missingTensor(part, target.modelType)))
-      continue
-    }
+    if (has.length === 0) return parts.map((part) => missingTensor(part, target.modelType))
     const wanted = parts.map(({ name }) => splitLayer(name).layer ?? 0)
-    reasons.push(refusal('fewer-layers', `The target has no ${pattern} for the layers ${formatLayers(wanted)}, which the adapter changes; PEFT would drop them without a word.`, {
+    return [refusal('fewer-layers', `The target has no ${pattern} for the layers ${formatLayers(wanted)}, which the adapter changes; PEFT would drop them without a word.`, {
       tensor: first.factor, expected: `layers ${formatLayers(wanted)}`, found: `layers ${formatLayers(has)}`, remedy: 'Choose a target with as many layers as the base.',
-    }))
-  }
-  return reasons
+    })]
+  })
 }
 
 function exists(target: Laying['target'], { name, experts }: MissingPart): boolean {
@@ -63,7 +59,7 @@ export function warnOfExtraLayers({ target, base }: Laying, edited: Iterable<str
   for (const [pattern, layers] of covered) {
     const known = baseLayers?.get(pattern)
     // Without the base, only layers past the adapter's last are surely new: it may leave others out on purpose.
-    const last = Math.max(...layers)
+    const last = largest(layers)
     const extra = [...(targetLayers.get(pattern) ?? [])].filter((layer) => !layers.has(layer) && (known === undefined ? layer > last : !known.has(layer)))
     if (extra.length === 0) continue
     const key = formatLayers(extra)

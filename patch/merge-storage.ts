@@ -1,3 +1,4 @@
+import { largest } from './largest.ts'
 import type { TensorPlan } from './merge-plan.ts'
 
 /** How the changed tensors of a merged model are kept: not at all, and computed at every fetch, or as blobs. */
@@ -39,5 +40,5 @@ export function chooseStorage(tensors: readonly TensorPlan[], obstacle: string |
 
 /** Of all contributions to one block, at most. */
 function totalRank({ blocks }: TensorPlan): number {
-  return Math.max(...blocks.map(({ contributions }) => contributions.reduce((sum, one) => sum + ('rank' in one ? one.rank : 0), 0)))
+  return largest(blocks.map(({ contributions }) => contributions.reduce((sum, one) => sum + ('rank' in one ? one.rank : 0), 0)))
 }

@@ -1,4 +1,5 @@
 import type { LoraConfig } from './adapter-config.ts'
+import { largest } from './largest.ts'
 import { refusal, warning } from './reason.ts'
 import type { Reason } from './resolution.ts'
 import { moduleTargeting } from './targeting.ts'
@@ -25,7 +26,7 @@ export function readTargetParameters(config: LoraConfig, depths: ReadonlyMap<str
   const byOwner = Map.groupBy(targets, (target) => target.slice(0, Math.max(0, target.lastIndexOf('.'))))
   const unused = new Set(targets)
   for (const [module, found] of depths) {
-    const count = Math.max(...found) + 1
+    const count = largest(found) + 1
     const named = endsOf(module).flatMap((owner) => byOwner.get(owner) ?? [])
     // `down_proj` alone fits the parameter of that name in any module, so it counts only where the others do not suffice.
     const exact = namesOf(named)

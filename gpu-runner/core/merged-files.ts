@@ -226,8 +226,10 @@ class Run {
       this.#job.signal?.throwIfAborted()
       await library.writeSegments(outputs.map(([{ file }, { segments }]) => ({ source: file.source, destination: file.destination.fd, segments })), batch.operands, path, threads, this.#job.figures ?? 'all', this.#control)
       for (const [{ file }, { tensors }] of outputs) {
-        file.figures.push(...tensors.map((tensor) => library.figures(tensor)))
-        file.paths.push(...tensors.map((tensor) => (library.computes(tensor, path) ? path : processorPath)))
+        for (const tensor of tensors) {
+          file.figures.push(library.figures(tensor))
+          file.paths.push(library.computes(tensor, path) ? path : processorPath)
+        }
       }
     } catch (error) {
       this.#job.signal?.throwIfAborted()
