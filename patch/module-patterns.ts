@@ -1,11 +1,11 @@
 import type { LoraConfig } from './adapter-config.ts'
-import { PatternError, suffixMatcher } from './pattern.ts'
+import { isLiteral, MAX_PATTERN_WORK, PatternError, patternWeight, suffixMatcher } from './pattern.ts'
 import type { NameMatcher } from './pattern.ts'
 import { refusal, warning } from './reason.ts'
 import type { Reason } from './resolution.ts'
 
-/** Most matches that are tried: a real adapter has a few hundred modules and as many literal keys. */
-const MAX_COMPARISONS = 4_000_000
+/** Most characters of keys that are compared with a name each: a thousand keys for as many modules are a quarter of it. */
+const MAX_COMPARED = 200_000_000
 /** Most keys of a pattern: one for each module of the largest models. */
 const MAX_KEYS = 20_000
 /** Most keys with operators: each costs microseconds for each module. */
@@ -40,7 +40,7 @@ function resolvePattern(name: PatternKey, pattern: Readonly<Record<string, numbe
   const values = new Map<string, number>()
   const reasons: Reason[] = []
   const entries = Object.entries(pattern)
-  const matchers = compileKeys(name, entries, modules.length, reasons)
+  const matchers = compileKeys(name, entries, modules, reasons)
   if (reasons.length > 0) return { values, reasons }
   const used = new Set<string>()
   const overlaps = new Set<string>()
@@ -66,14 +66,16 @@ function resolvePattern(name: PatternKey, pattern: Readonly<Record<string, numbe
   return { values, reasons }
 }
 
-function compileKeys(name: PatternKey, entries: readonly [string, number][], modules: number, reasons: Reason[]): NameMatcher[] {
+function compileKeys(name: PatternKey, entries: readonly [string, number][], modules: readonly string[], reasons: Reason[]): NameMatcher[] {
   if (entries.length > MAX_KEYS) {
     reasons.push(refusal('unsupported-pattern', `\`${name}\` has ${entries.length} keys.`, { expected: `at most ${MAX_KEYS}`, remedy: 'Give keys only for modules that the adapter has.' }))
     return []
   }
-  const expressions = entries.filter(([key]) => !/^[A-Za-z0-9_.-]+$/.test(key)).length
-  if (entries.length * modules > MAX_COMPARISONS || expressions > MAX_EXPRESSIONS) {
-    reasons.push(refusal('unsupported-pattern', `\`${name}\` has ${entries.length} keys, ${expressions} of them with operators, for ${modules} modules.`, { expected: `at most ${MAX_EXPRESSIONS} keys with operators`, remedy: 'Give full module names as keys, without operators.' }))
+  const expressions = entries.filter(([key]) => !isLiteral(key))
+  const compared = entries.reduce((sum, [key]) => sum + key.length, 0) * modules.length
+  const work = expressions.reduce((sum, [key]) => sum + patternWeight(key), 0) * modules.reduce((sum, module) => sum + module.length, 0)
+  if (compared > MAX_COMPARED || work > MAX_PATTERN_WORK || expressions.length > MAX_EXPRESSIONS) {
+    reasons.push(refusal('unsupported-pattern', `\`${name}\` has ${entries.length} keys, ${expressions.length} of them with operators, for ${modules.length} modules.`, { expected: `at most ${MAX_EXPRESSIONS} keys with operators`, remedy: 'Give full module names as keys, without operators.' }))
     return []
   }
   return entries.map(([key]) => {

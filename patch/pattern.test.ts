@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { fullMatcher, PatternError, suffixMatcher } from './pattern.ts'
+import { fullMatcher, PatternError, patternWeight, suffixMatcher } from './pattern.ts'
 
 describe('suffixMatcher', () => {
   // Answers of Python 3.11's re.match(rf"(.*\.)?({key})$", name).
@@ -55,6 +55,18 @@ describe('what means another thing in Python, or cannot be bounded', () => {
         expect(error).toBeInstanceOf(PatternError)
       }
     }), { numRuns: 300 })
+  })
+})
+
+describe('patternWeight', () => {
+  it.each([['q_proj', 6], ['(q|v)_proj', 10], ['a{3}', 12], ['(a{2,30}){4,}', 13 * 30 * 4], ['a{0}', 4], ['a\\{3\\}', 6]])('of %s is %i', (pattern, weight) => {
+    expect(patternWeight(pattern)).toBe(weight)
+  })
+
+  it('bounds what is compiled', () => {
+    expect(() => fullMatcher('a{999}'.repeat(140))).toThrow(/repeats too much/)
+    expect(() => suffixMatcher(`(${'a'.repeat(900)}){999}`)).toThrow(/repeats too much/)
+    expect(fullMatcher('.*layers\\.\\d{1,3}\\.(q|v)_proj')('m.layers.12.q_proj')).toBe(true)
   })
 })
 

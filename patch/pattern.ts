@@ -3,6 +3,12 @@ import { RE2JS } from 're2js'
 /** Longest regular expression that is read from a config. */
 export const MAX_PATTERN_LENGTH = 1000
 
+/** Largest weight of one expression: its compilation takes milliseconds. */
+const MAX_WEIGHT = 10_000
+
+/** Most that expressions weigh times the characters of the names that they are matched with: a second at the very worst. */
+export const MAX_PATTERN_WORK = 50_000_000
+
 /** Decides whether a module's name fits a pattern. */
 export type NameMatcher = (name: string) => boolean
 
@@ -21,7 +27,7 @@ export class PatternError extends Error {
  * Throws PatternError for a key outside the subset that means the same in Python and here.
  */
 export function suffixMatcher(key: string): NameMatcher {
-  if (/^[A-Za-z0-9_.-]+$/.test(key)) return (name) => endsWithLiteral(name, key)
+  if (isLiteral(key)) return (name) => endsWithLiteral(name, key)
   return compile(key, `(?:.*\\.)?(?:${key})$`)
 }
 
@@ -30,7 +36,11 @@ export function fullMatcher(pattern: string): NameMatcher {
   return compile(pattern, `(?:${pattern})$`)
 }
 
-/** A key without operators but `.`, which stands for any character: nearly every key of a real config. */
+/** Whether a key has no operators but `.`, which stands for any character: so has nearly every key of a real config. */
+export function isLiteral(key: string): boolean {
+  return /^[A-Za-z0-9_.-]+$/.test(key)
+}
+
 function endsWithLiteral(name: string, key: string): boolean {
   const start = name.length - key.length
   if (start < 0 || (start > 0 && name[start - 1] !== '.')) return false
@@ -38,6 +48,14 @@ function endsWithLiteral(name: string, key: string): boolean {
     if (key[at] !== '.' && key[at] !== name[start + at]) return false
   }
   return true
+}
+
+/**
+ * What a pattern costs for each character of a name, at most: its characters, each as often as quantifiers may repeat it.
+ * RE2 follows all of them at once.
+ */
+export function patternWeight(pattern: string): number {
+  return [...pattern.matchAll(/\{(\d+)(?:,(\d*))?\}/g)].reduce((weight, [, least, most]) => weight * Math.max(1, Number(least), Number(most ?? 0)), pattern.length)
 }
 
 /** RE2 takes time linear in the name whatever the pattern; `refuseForeign` has left out where it differs from Python. */
@@ -60,6 +78,7 @@ function compile(pattern: string, anchored: string): NameMatcher {
 function refuseForeign(pattern: string): void {
   if (pattern.length > MAX_PATTERN_LENGTH) throw new PatternError(pattern, `is longer than ${MAX_PATTERN_LENGTH} characters`)
   if (!/^[\x20-\x7e]*$/.test(pattern)) throw new PatternError(pattern, 'holds a character outside ASCII')
+  if (patternWeight(pattern) > MAX_WEIGHT) throw new PatternError(pattern, 'repeats too much, too often')
   let depth = 0
   for (let at = 0; at < pattern.length; ) {
     const token = TOKEN.exec(pattern.slice(at))?.[0]

@@ -20,7 +20,7 @@ export interface ParameterModules {
 export function readTargetParameters(config: LoraConfig, depths: ReadonlyMap<string, ReadonlySet<number>>): ParameterModules {
   const targets = config.target_parameters ?? []
   if (targets.length === 0 && [...depths.values()].every((found) => found.size === 1 && found.has(0))) return { parameters: new Map(), reasons: [] }
-  const isTargeted = moduleTargeting(config)
+  const isTargeted = moduleTargeting(config, [...depths.keys()])
   const parameters = new Map<string, readonly string[]>()
   const reasons: Reason[] = []
   const byOwner = Map.groupBy(targets, (target) => target.slice(0, Math.max(0, target.lastIndexOf('.'))))

@@ -1,5 +1,6 @@
 import type { LoraConfig } from './adapter-config.ts'
-import { PatternError, fullMatcher } from './pattern.ts'
+import { largest } from './largest.ts'
+import { MAX_PATTERN_WORK, PatternError, fullMatcher, patternWeight } from './pattern.ts'
 import { info, refusal, warning } from './reason.ts'
 import type { Reason } from './resolution.ts'
 
@@ -15,7 +16,7 @@ export function checkTargeting(config: LoraConfig, modules: readonly string[]): 
   if (config.target_modules === null || config.target_modules === ALL_LINEAR) return []
   let isTargeted: (module: string) => boolean
   try {
-    isTargeted = targetingRule(config)
+    isTargeted = targetingRule(config, modules)
   } catch (error) {
     if (!(error instanceof PatternError)) throw error
     return [info('targeting-unchecked', `The config's targeting could not be compared with the tensors, which decide: ${error.message}.`)]
@@ -29,44 +30,59 @@ export function checkTargeting(config: LoraConfig, modules: readonly string[]): 
   return [...reasons, ...unusedTargets(config, modules)]
 }
 
-/** Whether the config's target_modules fits a module; true where that cannot be told. */
-export function moduleTargeting(config: LoraConfig): (module: string) => boolean {
+/** Whether the config's target_modules fits one of the modules; true where that cannot be told. */
+export function moduleTargeting(config: LoraConfig, modules: readonly string[]): (module: string) => boolean {
   if (config.target_modules === null) return () => false
   if (config.target_modules === ALL_LINEAR) return () => true
   try {
-    return targetingRule(config)
+    return targetingRule(config, modules)
   } catch (error) {
     if (!(error instanceof PatternError)) throw error
     return () => true
   }
 }
 
-/** Throws PatternError for an expression that cannot be read. */
-function targetingRule(config: LoraConfig): (module: string) => boolean {
+/** Throws PatternError for an expression that cannot be read, or not be matched in time. */
+function targetingRule(config: LoraConfig, modules: readonly string[]): (module: string) => boolean {
   const targets = config.target_modules ?? []
-  const isExcluded = config.exclude_modules ? nameRule(config.exclude_modules) : () => false
+  const isExcluded = config.exclude_modules ? nameRule(config.exclude_modules, modules) : () => false
   if (typeof targets === 'string') {
-    const isTarget = nameRule(targets)
+    const isTarget = nameRule(targets, modules)
     return (module) => !isExcluded(module) && isTarget(module)
   }
   const exact = new Set(targets)
-  const isTarget = nameRule(targets)
+  const isTarget = nameRule(targets, modules)
   const isLayer = layerRule(config)
   // A name that stands in the list in full is targeted whatever layers_to_transform says.
   return (module) => !isExcluded(module) && (exact.has(module) || (isTarget(module) && isLayer(module)))
 }
 
 /** A list fits names and the ends of names after a dot; a string is a regular expression for the whole. */
-function nameRule(names: string | readonly string[]): (module: string) => boolean {
-  if (typeof names === 'string') return fullMatcher(names)
-  const set = new Set(names)
-  return (module) => {
-    if (set.has(module)) return true
-    for (let dot = module.indexOf('.'); dot >= 0; dot = module.indexOf('.', dot + 1)) {
-      if (set.has(module.slice(dot + 1))) return true
-    }
-    return false
+function nameRule(names: string | readonly string[], modules: readonly string[]): (module: string) => boolean {
+  if (typeof names === 'string') {
+    const characters = modules.reduce((sum, { length }) => sum + length, 0)
+    if (patternWeight(names) * characters > MAX_PATTERN_WORK) throw new PatternError(names, `is too large for ${modules.length} modules`)
+    return fullMatcher(names)
   }
+  const set = new Set(names)
+  const depth = depthOf(names)
+  return (module) => endsOf(module, depth).some((end) => set.has(end))
+}
+
+/** The name, and its ends after a dot, that have at most so many dots. */
+function endsOf(module: string, dots: number): string[] {
+  const ends: string[] = []
+  let dot = module.length
+  for (let count = 0; count <= dots && dot >= 0; count += 1) {
+    dot = module.lastIndexOf('.', dot - 1)
+    ends.push(module.slice(dot + 1))
+  }
+  return ends
+}
+
+/** The most dots of any of the names. */
+function depthOf(names: readonly string[]): number {
+  return largest(names.map((name) => name.split('.').length - 1))
 }
 
 function layerRule(config: LoraConfig): (module: string) => boolean {
@@ -99,12 +115,10 @@ function layerOf(module: string, patterns: readonly string[]): number | null {
 /** Entries of target_modules that fit no module in the file: PEFT found none, or the tensors have been removed. */
 function unusedTargets(config: LoraConfig, modules: readonly string[]): Reason[] {
   if (!Array.isArray(config.target_modules)) return []
-  const ends = new Set<string>()
-  for (const module of modules) {
-    ends.add(module)
-    for (let dot = module.indexOf('.'); dot >= 0; dot = module.indexOf('.', dot + 1)) ends.add(module.slice(dot + 1))
-  }
-  return config.target_modules.filter((target) => !ends.has(target)).map((target) =>
+  const unused = new Set(config.target_modules)
+  const depth = depthOf(config.target_modules)
+  for (const module of modules) for (const end of endsOf(module, depth)) unused.delete(end)
+  return [...unused].map((target) =>
     warning('unused-target-module', `The config targets ${JSON.stringify(target.slice(0, 200))}, but the adapter holds no factors for it.`),
   )
 }
