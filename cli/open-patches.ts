@@ -6,7 +6,7 @@ import type { StoredBytes } from '../patch/merge-plan.ts'
 /** The folders of patches and of their bases, whose files are opened when first read, and stay open. */
 export interface OpenPatches {
   pathOf(stored: StoredBytes): string
-  read<Stored extends StoredBytes>(stored: Stored, allocate: Allocate): Promise<{ readonly bytes: Uint8Array; readonly dtype: Stored['dtype'] }>
+  read<Stored extends StoredBytes>(stored: Stored, allocate: Allocate): Promise<{ readonly bytes: Uint8Array<ArrayBuffer>; readonly dtype: Stored['dtype'] }>
   close(): Promise<void>
 }
 

@@ -2,8 +2,8 @@ import { addSums, type AnalysisSums, type MeasuredTensor } from '../patch/analys
 import { DTYPE_BITS, type TargetDtype } from '../patch/dtype.ts'
 import { largest } from '../patch/largest.ts'
 import type { Block } from '../patch/merge-plan.ts'
-import { contributionOf, type LoadedFactor } from './core/block-contributions.ts'
-import { CoreError, type Core } from './core/core.ts'
+import { rowwiseContributions, type LoadedFactor } from './core/block-contributions.ts'
+import type { Core } from './core/core.ts'
 import { analysisMemory } from './core/tensor-analysis.ts'
 
 /** Bytes of rows that are measured at once, of base and target each. */
@@ -87,10 +87,7 @@ async function analyzeRun({ tensor, index, bytes, factors, core, buffers, signal
   const { block, sample } = tensor.runs[index]!
   const { dtype, baseDtype, cols } = tensor
   const sampled = sample.length === 0 ? null : { rows: sample.map(({ row }) => row), bytes: await bytes.sample(index) }
-  const contributions = block.contributions.map((one) => {
-    if (one.kind === 'initial') throw new CoreError('invalid', 'a product that training took out of the base cannot be analyzed')
-    return contributionOf(one, block.count, cols, factors)
-  })
+  const contributions = rowwiseContributions(block, cols, factors)
   const analysis = core.analysis({ dtype, baseDtype, rows: block.count, cols, contributions, sample: sampled })
   const sources = { base: bytes.base(index), target: bytes.target(index) }
   const atOnce = Math.max(1, Math.floor(TILE_BYTES / rowBytes(tensor)))

@@ -1,5 +1,6 @@
 import { largest } from './largest.ts'
 import type { TensorPlan } from './merge-plan.ts'
+import { packedBytes } from './packed-bytes.ts'
 
 /** How the changed tensors of a merged model are kept: not at all, and computed at every fetch, or as blobs. */
 export type MergeStorage = 'computed' | 'materialised'
@@ -21,8 +22,8 @@ export function computedObstacle(tensors: readonly TensorPlan[]): string | null 
       for (const one of contributions) {
         if (one.kind === 'dora' && one.axis === 'columns') return `A DoRA patch normalises the columns of ${name}, so that every row depends on all others.`
         if (one.kind === 'initial') return `What ${one.method === 'pissa' ? 'PiSSA' : 'OLoRA'} began with on ${name} has to be made from the whole tensor of the base.`
-        if ('rank' in one) packed += 4 * one.rank * (count + cols)
       }
+      packed += packedBytes(count, cols, contributions)
     }
     if (packed > MAX_PACKED_BYTES) return `The factors of ${name} take ${Math.ceil(packed / 2 ** 20)} MiB of memory, more than the ${MAX_PACKED_BYTES / 2 ** 20} that an answer may hold.`
   }

@@ -36,6 +36,17 @@ export async function initialFactors({ library, threads }: Engine, { method, bas
   return { left: factor(left, rank), right: factor(right, cols), rank }
 }
 
+/** Vectors of the space in which those of PiSSA are looked for, as a rule at most. */
+const SPACE = 1024
+
+/** Most bytes that the computing takes beside base and factors, about: all in float64. */
+export function initialFactorsMemory({ method, rows, cols, rank }: Pick<InitialFactorsSpec, 'method' | 'rows' | 'cols' | 'rank'>): number {
+  const size = Math.min(rows, cols)
+  const vectors = method === 'pissa' ? Math.min(size, SPACE) : 0
+  // The space, the matrix within it with its eigenvectors, and the factors with what they are multiplied in.
+  return 8 * vectors * size + 16 * vectors ** 2 + 24 * rank * (rows + cols)
+}
+
 function factor(values: Float32Array<ArrayBuffer>, cols: number): FactorBytes {
   return { bytes: new Uint8Array(values.buffer), dtype: 'F32', offset: 0, strides: [cols, 1] }
 }

@@ -1,8 +1,9 @@
 import { open } from 'node:fs/promises'
 import { getSystemErrorMap } from 'node:util'
+import { packedBytes } from '../../patch/packed-bytes.ts'
 import { CONTROL, CONTROL_WORDS, CoreError, type FiguresKept, type Library, type SourceHandle, type TensorHandle } from './library.ts'
 import { namingDestination, openMergedFile, openSource, segmentBytes, type MergedFile, type MergedFileSpec, type OpenMergedFile, type OperandFile, type PlacedSegment } from './merged-file.ts'
-import { operandRowBytes, packedBytes, packTensor, type Engine, type TensorSpec } from './tensor-merge.ts'
+import { operandRowBytes, packTensor, type Engine, type TensorSpec } from './tensor-merge.ts'
 
 export interface MergedFilesJob {
   readonly files: readonly MergedFileSpec[]
@@ -214,7 +215,7 @@ class Run {
     batch.operands.push(...await this.#operandFiles.words(segment.operands ?? [], spec))
     const tensor = packTensor(this.#engine.library, spec)
     this.#scratch.reset()
-    batch.factorBytes += packedBytes(spec)
+    batch.factorBytes += packedBytes(spec.rows, spec.cols, contributions)
     this.#factors += performance.now() - start
     return tensor
   }

@@ -209,7 +209,7 @@ class OperandReader<Bytes extends Located> {
   }
 }
 
-async function readAll(stream: ByteStream, length: number): Promise<Buffer> {
+async function readAll(stream: ByteStream, length: number): Promise<Buffer<ArrayBuffer>> {
   const bytes = Buffer.allocUnsafeSlow(length)
   const reader = byteReader(stream)
   try {

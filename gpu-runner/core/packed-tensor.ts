@@ -1,8 +1,10 @@
 import { DTYPE_BITS } from '../../patch/dtype.ts'
 import type { Block } from '../../patch/merge-plan.ts'
+import { packedBytes } from '../../patch/packed-bytes.ts'
 import { freeBuffer } from '../free-buffer.ts'
-import { contributionOf, operandsOf, type LoadedFactor } from './block-contributions.ts'
+import { operandsOf, rowwiseContributions, type LoadedFactor } from './block-contributions.ts'
 import type { Core } from './core.ts'
+import { CoreError } from './library.ts'
 import type { Located, PlannedTensor } from './merged-rows.ts'
 import type { TensorMerge } from './tensor-merge.ts'
 
@@ -19,8 +21,8 @@ export interface PackedTensor<Bytes> {
 
 /**
  * For rows that are asked for at any time, where mergedRows is for one run of them. Packs the factors of all blocks, which
- * have been read. No figures are taken. Throws CoreError, and Error for what cannot be merged row by row (DoRA over columns,
- * the initial factors of PiSSA and OLoRA).
+ * have been read. No figures are taken. Throws CoreError, also for what cannot be merged row by row (DoRA over columns, the
+ * initial factors of PiSSA and OLoRA).
  */
 export function packTensor<Bytes extends Located>(core: Core, { dtype, rows, cols, blocks }: PlannedTensor<Bytes>, factors: readonly LoadedFactor[]): PackedTensor<Bytes> {
   const opened: { block: Block<Bytes>; merge: TensorMerge }[] = []
@@ -28,13 +30,9 @@ export function packTensor<Bytes extends Located>(core: Core, { dtype, rows, col
   try {
     for (const block of blocks) {
       if (block.contributions.length === 0) continue
-      const contributions = block.contributions.map((one) => {
-        if (one.kind === 'initial') throw new Error('what training took out of the base has to be made from a whole tensor')
-        return contributionOf(one, block.count, cols, factors)
-      })
-      const merge = core.tensor({ dtype, rows: block.count, cols, contributions }, { figures: false })
+      const merge = core.tensor({ dtype, rows: block.count, cols, contributions: rowwiseContributions(block, cols, factors) }, { figures: false })
       opened.push({ block, merge })
-      if (merge.measures) throw new Error('DoRA over columns needs all rows before the first one can be merged')
+      if (merge.measures) throw new CoreError('invalid', 'DoRA over columns needs all rows before the first one can be merged')
     }
   } catch (error) {
     close()
@@ -64,5 +62,5 @@ export function packTensor<Bytes extends Located>(core: Core, { dtype, rows, col
 
 /** What a packed tensor costs in memory, about. */
 export function packedTensorBytes({ cols, blocks }: Pick<PlannedTensor<Located>, 'cols' | 'blocks'>): number {
-  return blocks.reduce((sum, { count, contributions }) => sum + contributions.reduce((total, one) => total + ('rank' in one ? 4 * one.rank * (count + cols) : 0), 0), 0)
+  return blocks.reduce((sum, { count, contributions }) => sum + packedBytes(count, cols, contributions), 0)
 }

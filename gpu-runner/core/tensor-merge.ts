@@ -62,7 +62,7 @@ export interface MergeFigures {
   readonly nonFinite: number
 }
 
-/** One target tensor with its factors packed; costs `packedBytes` until finished. */
+/** One target tensor with its factors packed; costs `packedBytes` (patch/packed-bytes.ts) until finished. */
 export interface TensorMerge {
   /** What computes this tensor: the core's path, or the processor's best where that cannot. */
   readonly path: CorePath
@@ -140,11 +140,6 @@ export function packTensor(library: Library, spec: TensorSpec): TensorHandle {
     throw error
   }
   return handle
-}
-
-/** What a packed tensor costs in memory, about. */
-export function packedBytes({ rows, cols, contributions }: Pick<TensorSpec, 'rows' | 'cols' | 'contributions'>): number {
-  return contributions.reduce((sum, one) => sum + ('rank' in one ? 4 * one.rank * (rows + cols) : 0) + (one.kind === 'dora' && one.axis === 'columns' ? 20 * cols : 0), 0)
 }
 
 /** Bytes of one row of each operand that mergeRows takes, in order. */

@@ -1,4 +1,6 @@
 import { createHash } from 'node:crypto'
+import { largest } from '../../patch/largest.ts'
+import { blockMemory } from '../core/block-contributions.ts'
 import { CoreError, type CorePath } from '../core/library.ts'
 import { mergedRows, sumFigures, TILE_BYTES, tileBytes, TILES } from '../core/merged-rows.ts'
 import type { MergeFigures } from '../core/tensor-merge.ts'
@@ -20,11 +22,14 @@ export class TileSet {
   }
 }
 
-/** Most bytes that mergeTensor holds for this tensor: tiles, factors as stored, and one block's in their packed form. */
+/** Figures that the core keeps of each row. */
+const FIGURES_BYTES = 32
+
+/** Most bytes that mergeTensor holds for this tensor, about: tiles, factors as stored, and one block at a time. */
 export function memoryNeeded(tensor: MergeTensor): number {
   const stored = tensor.factors.reduce((sum, { length }) => sum + length, 0)
-  const packed = tensor.blocks.map(({ count, contributions }) => contributions.reduce((sum, one) => sum + ('rank' in one ? 4 * one.rank * (count + tensor.cols) : 0), 0))
-  return TILES * tileBytes(tensor) + stored + Math.max(...packed)
+  const blocks = tensor.blocks.map((block) => blockMemory(block, tensor.cols) + FIGURES_BYTES * block.count)
+  return TILES * tileBytes(tensor) + stored + largest(blocks)
 }
 
 /**
