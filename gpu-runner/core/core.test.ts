@@ -102,6 +102,25 @@ test('every narrow value of W rounds right: ties, subnormals, overflow, NaNs mad
   }
 }, 30_000)
 
+test('contributions that are −0 turn −0 of W into +0, as those that are +0 do', async () => {
+  const [rows, cols] = [8, 140]
+  const zeros = { ...float32(new Array(Math.max(rows, cols)).fill(0)), offset: 0, strides: [1, 1] as const }
+  const product = { kind: 'product', left: zeros, right: zeros, rank: 1, scale: -1 } as const
+  for (const dtype of ['F64', 'F32', 'F16', 'BF16', 'F8_E4M3', 'F8_E5M2'] as const) {
+    const w = { dtype, bytes: new Uint8Array(rows * cols * widthOf(dtype)) }
+    for (let i = 0; i < rows * cols; i++) setElement(w, i, -0)
+    for (const path of paths) {
+      for (const contributions of [[product], [product, product]]) {
+        const merge = (await loadCore({ path })).tensor({ dtype, rows, cols, contributions })
+        const out = new Uint8Array(w.bytes.length).fill(1)
+        await merge.mergeRows(0, rows, w.bytes, out)
+        expect(out.every((byte) => byte === 0), `${path} ${dtype}, ${contributions.length} products`).toBe(true)
+        merge.finish()
+      }
+    }
+  }
+})
+
 test('a replacement is rounded once from float64, where rounding by way of float32 would be wrong', async () => {
   for (const dtype of ['BF16', 'F16', 'F8_E4M3', 'F8_E5M2'] as const) {
     // Half-way between neighbours, and just beside it: float32 holds only the half-way.

@@ -90,52 +90,82 @@ void replace(int32_t dtype, const double *value, const Real *w, float *t, Real *
   }
 }
 
-// The end of a tile: y, its rounding, and the figures.
-template <class Element>
-void finish_elements(const Tile &tile, const TileValues &t, const TileOf<typename Element::Real> *given) {
+// Sums of squares of one row of a tile, by lanes.
+template <class Real>
+struct SquareSums {
+  Real patch[kLanes], realised[kLanes], residual[kLanes];
+};
+
+inline void add_to_lanes(RowLanes &lanes, const SquareSums<float> &sums) {
+  for (uint64_t l = 0; l < kLanes; l++) {
+    lanes.patch[l] += static_cast<double>(sums.patch[l]);
+    lanes.realised[l] += static_cast<double>(sums.realised[l]);
+    lanes.residual[l] += static_cast<double>(sums.residual[l]);
+  }
+}
+
+inline void add_to_lanes(RowLanes &lanes, const SquareSums<double> &sums) {
+  for (uint64_t l = 0; l < kLanes; l++) {
+    lanes.patch[l] += sums.patch[l];
+    lanes.realised[l] += sums.realised[l];
+    lanes.residual[l] += sums.residual[l];
+  }
+}
+
+// The end of kCount columns of a row, from a multiple of kLanes on: y = W + t where it is not given, its rounding, and the
+// figures, of which either may be null.
+template <class Element, uint64_t kCount>
+void finish_columns(const uint8_t *from, uint8_t *out, const float *t, const typename Element::Real *given, uint64_t *non_finite,
+                    SquareSums<typename Element::Real> *sums) {
   using Real = typename Element::Real;
   using Storage = typename Element::Storage;
-  for (uint64_t i = 0; i < kTileRows; i++) {
-    Storage stored[kTileCols], rounded[kTileCols];
-    Real w[kTileCols], added[kTileCols], difference[kTileCols];
-    uint32_t bad[kTileCols];
-    __builtin_memcpy(stored, tile.w + i * tile.w_stride, sizeof stored);
-    for (uint64_t j = 0; j < kTileCols; j++) {
-      w[j] = Element::load(stored[j]);
-      added[j] = t.at[i][j];
-    }
-    if (given) {
-      for (uint64_t j = 0; j < kTileCols; j++) rounded[j] = Element::round(given->at[i][j]);
-    } else {
-      for (uint64_t j = 0; j < kTileCols; j++) rounded[j] = Element::round(w[j] + added[j]);
-    }
-    __builtin_memcpy(tile.out + i * tile.out_stride, rounded, sizeof rounded);
-    if (tile.non_finite) {
-      uint32_t count = 0;
-      for (uint64_t j = 0; j < kTileCols; j++) count += is_finite(Element::load(rounded[j])) ? 0u : 1u;
-      tile.non_finite[i] += count;
-    }
-    if (!tile.lanes) continue;
-    for (uint64_t j = 0; j < kTileCols; j++) {
-      const Real written = Element::load(rounded[j]);
-      bad[j] = is_finite(written) ? 0 : 1;
-      difference[j] = written - w[j];
-    }
-    Real patch[kLanes] = {}, realised[kLanes] = {}, residual[kLanes] = {};
-    for (uint64_t j = 0; j < kTileCols; j += kLanes) {
-      for (uint64_t l = 0; l < kLanes; l++) {
-        const Real lost = difference[j + l] - added[j + l];
-        patch[l] = add_square(patch[l], bad[j + l] ? Real{0} : added[j + l]);
-        realised[l] = add_square(realised[l], bad[j + l] ? Real{0} : difference[j + l]);
-        residual[l] = add_square(residual[l], bad[j + l] ? Real{0} : lost);
-      }
-    }
+  Storage stored[kCount], rounded[kCount];
+  Real w[kCount], added[kCount], difference[kCount];
+  uint32_t bad[kCount];
+  __builtin_memcpy(stored, from, sizeof stored);
+  for (uint64_t j = 0; j < kCount; j++) {
+    w[j] = Element::load(stored[j]);
+    added[j] = t[j];
+  }
+  if (given) {
+    for (uint64_t j = 0; j < kCount; j++) rounded[j] = Element::round(given[j]);
+  } else {
+    for (uint64_t j = 0; j < kCount; j++) rounded[j] = Element::round(w[j] + added[j]);
+  }
+  __builtin_memcpy(out, rounded, sizeof rounded);
+  if (non_finite) {
+    uint32_t count = 0;
+    for (uint64_t j = 0; j < kCount; j++) count += is_finite(Element::load(rounded[j])) ? 0u : 1u;
+    *non_finite += count;
+  }
+  if (!sums) return;
+  for (uint64_t j = 0; j < kCount; j++) {
+    const Real written = Element::load(rounded[j]);
+    bad[j] = is_finite(written) ? 0 : 1;
+    difference[j] = written - w[j];
+  }
+  for (uint64_t j = 0; j < kCount; j += kLanes) {
     for (uint64_t l = 0; l < kLanes; l++) {
-      tile.lanes[i].patch[l] += static_cast<double>(patch[l]);
-      tile.lanes[i].realised[l] += static_cast<double>(realised[l]);
-      tile.lanes[i].residual[l] += static_cast<double>(residual[l]);
+      const Real lost = difference[j + l] - added[j + l];
+      sums->patch[l] = add_square(sums->patch[l], bad[j + l] ? Real{0} : added[j + l]);
+      sums->realised[l] = add_square(sums->realised[l], bad[j + l] ? Real{0} : difference[j + l]);
+      sums->residual[l] = add_square(sums->residual[l], bad[j + l] ? Real{0} : lost);
     }
   }
+}
+
+template <class Element>
+void finish_row_elements(const Tile &tile, uint64_t i, const float *t, const typename Element::Real *given) {
+  SquareSums<typename Element::Real> sums = {};
+  finish_columns<Element, kTileCols>(tile.w + i * tile.w_stride, tile.out + i * tile.out_stride, t, given,
+                                     tile.non_finite ? &tile.non_finite[i] : nullptr, tile.lanes ? &sums : nullptr);
+  if (tile.lanes) add_to_lanes(tile.lanes[i], sums);
+}
+
+// The end of a tile.
+template <class Element>
+void finish_elements(const Tile &tile, const TileValues &t, const TileOf<typename Element::Real> *given) {
+  for (uint64_t i = 0; i < kTileRows; i++) finish_row_elements<Element>(tile, i, t.at[i], given ? given->at[i] : nullptr);
 }
 
 void finish_f8(int32_t dtype, const Tile &tile, const TileValues &t, const TileValues *y) {

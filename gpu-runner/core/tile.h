@@ -21,7 +21,7 @@ struct PackedProduct {
 
 // Over one row, of the elements with a finite output: sums of squares, one per lane. A tile's four squares of a lane are
 // summed in float32, and tiles in float64.
-struct RowLanes {
+struct alignas(64) RowLanes {
   double patch[kLanes];
   double realised[kLanes];
   double residual[kLanes];
@@ -47,6 +47,15 @@ struct Tile {
   uint64_t *non_finite; // four rows' counts of the other elements, or null
   bool stream;          // out is 64-byte aligned, large, and not read again soon
 };
+
+// Rows are pages apart, where the hardware prefetcher starts anew on each: asks for W of the tile after the next below,
+// `bytes` of each row. That comes out of memory, and its pages are found, while eight rows are computed.
+inline void prefetch_rows(const Tile &tile, uint64_t bytes) {
+  for (uint64_t i = 0; i < kTileRows; i++) {
+    const uint8_t *ahead = tile.w + (2 * kTileRows + i) * tile.w_stride;
+    for (uint64_t line = 0; line < bytes; line += 64) __builtin_prefetch(ahead + line);
+  }
+}
 
 template <class Real>
 struct ElementKernels;

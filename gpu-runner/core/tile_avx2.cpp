@@ -1,8 +1,9 @@
-// The 4 x 64 tile on AVX2 with FMA and F16C: four strips of 4 x 16, whose 8 accumulators are as many
-// fused multiply-adds as the processor keeps in flight (2 pipes x 4 cycles). Lane for lane the same
-// operations in the same order as tile_scalar.cpp.
+// The 4 x 64 tile on AVX2 with FMA and F16C: the 8 accumulators of a strip of 4 x 16 are as many fused multiply-adds as
+// the processor keeps in flight (2 pipes x 4 cycles).
 #if defined(__x86_64__)
 #include <immintrin.h>
+
+#include <cstring>
 
 #include "element_kernels.h"
 #include "elements.h"
@@ -17,181 +18,118 @@
 namespace portllm {
 namespace {
 
-constexpr int kStripCols = 16;
+constexpr uint64_t kStripCols = 16;
+constexpr uint64_t kWidth = 8;
+constexpr int kVectors = kStripCols / kWidth;
+using Vector = __m256;
+using Values = Vector[kVectors];
+using Strip = Values[kTileRows];
 
-// Eight floats of W, and back: `round` returns the output as float32, `store` writes its 8 elements.
+inline Vector zero() { return _mm256_setzero_ps(); }
+inline Vector load(const float *from) { return _mm256_loadu_ps(from); }
+inline void store(float *to, Vector values) { _mm256_storeu_ps(to, values); }
+inline Vector fused(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
+
+inline bool all_below(const Values &y, uint32_t bits) {
+  __m256i largest = _mm256_setzero_si256();
+  for (int v = 0; v < kVectors; v++) {
+    largest = _mm256_max_epu32(largest, _mm256_and_si256(_mm256_castps_si256(y[v]), _mm256_set1_epi32(0x7fffffff)));
+  }
+  return _mm256_movemask_epi8(_mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(bits)), largest)) == -1;
+}
+
 struct F32 {
-  static constexpr int kBytes = 4;
-  static inline __m256 load(const uint8_t *w) { return _mm256_loadu_ps(reinterpret_cast<const float *>(w)); }
-  static inline __m256 round(__m256 y) {
-    const __m256 nan = _mm256_cmp_ps(y, y, _CMP_UNORD_Q);
-    return _mm256_blendv_ps(y, _mm256_castsi256_ps(_mm256_set1_epi32(kNanF32)), nan);
+  using Element = ElementF32;
+  static constexpr uint32_t kOverflow = 0x7f800000;
+  struct Row {
+    Vector at[kVectors];
+  };
+  static inline Row load_row(const uint8_t *from) {
+    const auto *floats = reinterpret_cast<const float *>(from);
+    return {load(floats), load(floats + kWidth)};
   }
-  static inline void store(uint8_t *out, __m256 written) {
-    _mm256_storeu_ps(reinterpret_cast<float *>(out), written);
+  static inline void store_row(uint8_t *to, const Row &row) {
+    store(reinterpret_cast<float *>(to), row.at[0]);
+    store(reinterpret_cast<float *>(to) + kWidth, row.at[1]);
   }
+  static inline void widen(const Row &row, Values &values) {
+    for (int v = 0; v < kVectors; v++) values[v] = row.at[v];
+  }
+  static inline Row round(const Values &y) { return {y[0], y[1]}; }
 };
 
-struct BF16 {
-  static constexpr int kBytes = 2;
-  static inline __m256 load(const uint8_t *w) {
-    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i *>(w));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
-  }
-  static inline __m256 round(__m256 y) {
-    const __m256 nan = _mm256_cmp_ps(y, y, _CMP_UNORD_Q);
-    const __m256i bits = _mm256_castps_si256(y);
-    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
-    const __m256i high = _mm256_and_si256(sum, _mm256_set1_epi32(static_cast<int>(0xffff0000u)));
-    return _mm256_blendv_ps(_mm256_castsi256_ps(high), _mm256_castsi256_ps(_mm256_set1_epi32(kNanF32)), nan);
-  }
-  static inline void store(uint8_t *out, __m256 written) {
-    const __m256i words = _mm256_srli_epi32(_mm256_castps_si256(written), 16);
-    const __m128i halves =
-        _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-    _mm_storeu_si128(reinterpret_cast<__m128i *>(out), halves);
-  }
+// Sixteen elements of two bytes.
+struct Halves {
+  using Row = __m256i;
+  static inline Row load_row(const uint8_t *from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from)); }
+  static inline void store_row(uint8_t *to, Row row) { _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), row); }
 };
 
-struct F16 {
-  static constexpr int kBytes = 2;
-  static inline __m256 load(const uint8_t *w) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(w)));
+struct BF16 : Halves {
+  using Element = ElementBF16;
+  static constexpr uint32_t kOverflow = 0x7f7f8000;
+  // Unpacking and packing work within 128 bits: the middle quarters change places for it.
+  static constexpr int kSwapMiddle = 0xd8;
+  static inline void widen(Row row, Values &values) {
+    const __m256i swapped = _mm256_permute4x64_epi64(row, kSwapMiddle);
+    values[0] = _mm256_castsi256_ps(_mm256_unpacklo_epi16(_mm256_setzero_si256(), swapped));
+    values[1] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(_mm256_setzero_si256(), swapped));
   }
-  static inline __m256 round(__m256 y) {
-    const __m256 nan = _mm256_cmp_ps(y, y, _CMP_UNORD_Q);
-    const __m256 canonical = _mm256_blendv_ps(y, _mm256_castsi256_ps(_mm256_set1_epi32(kNanF32)), nan);
-    return _mm256_cvtph_ps(_mm256_cvtps_ph(canonical, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-  }
-  // Exact: `written` is a float16 value already.
-  static inline void store(uint8_t *out, __m256 written) {
-    _mm_storeu_si128(reinterpret_cast<__m128i *>(out),
-                     _mm256_cvtps_ph(written, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-  }
-};
-
-// Sums of squares of the tile's four rows in float32, one per lane.
-struct TileSums {
-  float patch[kTileRows][kLanes];
-  float realised[kTileRows][kLanes];
-  float residual[kTileRows][kLanes];
-};
-
-inline void add_squares(float *sums, __m256 values) {
-  _mm256_storeu_ps(sums, _mm256_fmadd_ps(values, values, _mm256_loadu_ps(sums)));
-}
-
-using Strip = __m256[kTileRows][2];
-
-// t = t + each product, over one strip.
-inline void accumulate_strip(const Tile &tile, uint64_t strip, Strip &t) {
-  for (uint64_t p = 0; p < tile.product_count; p++) {
-    const PackedProduct &product = tile.products[p];
-    const float *left = product.left + tile.row_group * product.rank * kTileRows;
-    const float *right = product.right + tile.col_panel * product.rank * kTileCols + strip;
-    Strip d;
-    for (uint64_t i = 0; i < kTileRows; i++) d[i][0] = d[i][1] = _mm256_setzero_ps();
-    for (uint64_t k = 0; k < product.rank; k++) {
-      const __m256 a0 = _mm256_load_ps(right + k * kTileCols);
-      const __m256 a1 = _mm256_load_ps(right + k * kTileCols + 8);
-      for (uint64_t i = 0; i < kTileRows; i++) {
-        const __m256 b = _mm256_broadcast_ss(left + k * kTileRows + i);
-        d[i][0] = _mm256_fmadd_ps(b, a0, d[i][0]);
-        d[i][1] = _mm256_fmadd_ps(b, a1, d[i][1]);
-      }
+  // The integer steps of to_bf16.
+  static inline Row round(const Values &y) {
+    __m256i words[kVectors];
+    for (int v = 0; v < kVectors; v++) {
+      const __m256i bits = _mm256_castps_si256(y[v]);
+      const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+      words[v] = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd), 16);
     }
-    const __m256 scale = _mm256_set1_ps(product.scale);
+    return _mm256_permute4x64_epi64(_mm256_packus_epi32(words[0], words[1]), kSwapMiddle);
+  }
+};
+
+struct F16 : Halves {
+  using Element = ElementF16;
+  static constexpr uint32_t kOverflow = 0x477ff000;
+  static inline void widen(Row row, Values &values) {
+    values[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(row));
+    values[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(row, 1));
+  }
+  static inline Row round(const Values &y) {
+    const __m128i low = _mm256_cvtps_ph(y[0], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m128i high = _mm256_cvtps_ph(y[1], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return _mm256_set_m128i(high, low);
+  }
+};
+
+// t + one product, over one strip.
+inline void add_product(const Tile &tile, const PackedProduct &product, uint64_t strip, Strip &t) {
+  const float *left = product.left + tile.row_group * product.rank * kTileRows;
+  const float *right = product.right + tile.col_panel * product.rank * kTileCols + strip;
+  Strip d;
+  for (uint64_t i = 0; i < kTileRows; i++) d[i][0] = d[i][1] = zero();
+  for (uint64_t k = 0; k < product.rank; k++) {
+    const __m256 a0 = _mm256_load_ps(right + k * kTileCols);
+    const __m256 a1 = _mm256_load_ps(right + k * kTileCols + 8);
     for (uint64_t i = 0; i < kTileRows; i++) {
-      t[i][0] = _mm256_add_ps(t[i][0], _mm256_mul_ps(scale, d[i][0]));
-      t[i][1] = _mm256_add_ps(t[i][1], _mm256_mul_ps(scale, d[i][1]));
+      const __m256 b = _mm256_broadcast_ss(left + k * kTileRows + i);
+      d[i][0] = _mm256_fmadd_ps(b, a0, d[i][0]);
+      d[i][1] = _mm256_fmadd_ps(b, a1, d[i][1]);
     }
   }
-}
-
-template <class Format>
-void finish_eight(const Tile &tile, TileSums &sums, uint64_t row, uint64_t col, __m256 t, const TileValues *given) {
-  const __m256 w = Format::load(tile.w + row * tile.w_stride + col * Format::kBytes);
-  const __m256 written = Format::round(given ? _mm256_load_ps(given->at[row] + col) : _mm256_add_ps(w, t));
-  Format::store(tile.out + row * tile.out_stride + col * Format::kBytes, written);
-  if (!tile.non_finite && !tile.lanes) return;
-  const __m256i exponent = _mm256_set1_epi32(0x7f800000);
-  const __m256 bad = _mm256_castsi256_ps(
-      _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_castps_si256(written), exponent), exponent));
-  if (tile.non_finite) tile.non_finite[row] += static_cast<unsigned>(__builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps(bad))));
-  if (!tile.lanes) return;
-  const __m256 difference = _mm256_sub_ps(written, w);
-  add_squares(sums.patch[row] + col % kLanes, _mm256_andnot_ps(bad, t));
-  add_squares(sums.realised[row] + col % kLanes, _mm256_andnot_ps(bad, difference));
-  add_squares(sums.residual[row] + col % kLanes, _mm256_andnot_ps(bad, _mm256_sub_ps(difference, t)));
-}
-
-template <class Format>
-inline void finish_strip(const Tile &tile, TileSums &sums, uint64_t strip, const Strip &t, const TileValues *given) {
+  const __m256 scale = _mm256_set1_ps(product.scale);
   for (uint64_t i = 0; i < kTileRows; i++) {
-    finish_eight<Format>(tile, sums, i, strip, t[i][0], given);
-    finish_eight<Format>(tile, sums, i, strip + 8, t[i][1], given);
+    t[i][0] = _mm256_add_ps(t[i][0], _mm256_mul_ps(scale, d[i][0]));
+    t[i][1] = _mm256_add_ps(t[i][1], _mm256_mul_ps(scale, d[i][1]));
   }
 }
 
-void add_to_lanes(const Tile &tile, const TileSums &sums) {
-  if (!tile.lanes) return;
-  for (uint64_t i = 0; i < kTileRows; i++) {
-    for (uint64_t l = 0; l < kLanes; l++) {
-      tile.lanes[i].patch[l] += static_cast<double>(sums.patch[i][l]);
-      tile.lanes[i].realised[l] += static_cast<double>(sums.realised[i][l]);
-      tile.lanes[i].residual[l] += static_cast<double>(sums.residual[i][l]);
-    }
-  }
-}
+}  // namespace
+}  // namespace portllm
 
-void accumulate(const Tile &tile, bool fresh, TileValues &values) {
-  for (uint64_t strip = 0; strip < kTileCols; strip += kStripCols) {
-    Strip t;
-    for (uint64_t i = 0; i < kTileRows; i++) {
-      t[i][0] = fresh ? _mm256_setzero_ps() : _mm256_load_ps(values.at[i] + strip);
-      t[i][1] = fresh ? _mm256_setzero_ps() : _mm256_load_ps(values.at[i] + strip + 8);
-    }
-    accumulate_strip(tile, strip, t);
-    for (uint64_t i = 0; i < kTileRows; i++) {
-      _mm256_store_ps(values.at[i] + strip, t[i][0]);
-      _mm256_store_ps(values.at[i] + strip + 8, t[i][1]);
-    }
-  }
-}
+#include "tile_strips.h"
 
-template <class Format>
-void finish(const Tile &tile, const TileValues &values, const TileValues *given) {
-  TileSums sums = {};
-  for (uint64_t strip = 0; strip < kTileCols; strip += kStripCols) {
-    Strip t;
-    for (uint64_t i = 0; i < kTileRows; i++) {
-      t[i][0] = _mm256_load_ps(values.at[i] + strip);
-      t[i][1] = _mm256_load_ps(values.at[i] + strip + 8);
-    }
-    finish_strip<Format>(tile, sums, strip, t, given);
-  }
-  add_to_lanes(tile, sums);
-}
-
-// Strip by strip, so that t never leaves the registers.
-template <class Format>
-void merge(const Tile &first, uint64_t count) {
-  Tile tile = first;
-  for (uint64_t n = 0; n < count; n++) {
-    TileSums sums = {};
-    for (uint64_t strip = 0; strip < kTileCols; strip += kStripCols) {
-      Strip t;
-      for (uint64_t i = 0; i < kTileRows; i++) t[i][0] = t[i][1] = _mm256_setzero_ps();
-      accumulate_strip(tile, strip, t);
-      finish_strip<Format>(tile, sums, strip, t, nullptr);
-    }
-    add_to_lanes(tile, sums);
-    tile.col_panel++;
-    tile.w += kTileCols * Format::kBytes;
-    tile.out += kTileCols * Format::kBytes;
-  }
-}
+namespace portllm {
+namespace {
 
 double fma_burst() {
   __m256 sums[8];

@@ -2,7 +2,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#include <utility>
+#include <cstring>
 
 #include "element_kernels.h"
 #include "elements.h"

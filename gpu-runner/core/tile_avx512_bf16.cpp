@@ -3,7 +3,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#include <utility>
+#include <cstring>
 
 #include "element_kernels.h"
 #include "elements.h"
@@ -20,15 +20,19 @@
 namespace portllm {
 namespace {
 
-// One VCVTNE2PS2BF16 in place of nine operations. It flushes subnormals and keeps the payload of a NaN, so rows that
-// hold either, or a zero, are left to the integer steps.
+// One VCVTNE2PS2BF16 in place of eleven operations. It flushes subnormals and keeps the payload of a NaN, so rows where an
+// output has the exponent of these, or of a zero, are not plain.
 struct NativeBF16 : BF16 {
-  static constexpr uint32_t kLowest = 0x00800000;
-  static inline void write_plain(uint8_t *out, bool stream, const __m512 (&y)[2], __m512 (&written)[2]) {
-    const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh(y[1], y[0]);
-    store(out, halves, stream);
-    written[0] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(halves)), 16));
-    written[1] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(halves, 1)), 16));
+  static constexpr bool kZeroIsPlain = false;
+  static inline Row round(const Values &y, bool &plain) {
+    Row row;
+    __m512i from_lowest[2];  // twice the words, which drops the sign, less that of the lowest normal number
+    for (int h = 0; h < 2; h++) {
+      row.at[h] = (__m512i)_mm512_cvtne2ps_pbh(y[2 * h + 1], y[2 * h]);
+      from_lowest[h] = _mm512_sub_epi16(_mm512_add_epi16(row.at[h], row.at[h]), _mm512_set1_epi16(0x0100));
+    }
+    plain = !_mm512_cmpge_epu16_mask(_mm512_max_epu16(from_lowest[0], from_lowest[1]), _mm512_set1_epi16(static_cast<short>(0xfe00)));
+    return row;
   }
 };
 

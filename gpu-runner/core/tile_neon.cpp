@@ -1,8 +1,9 @@
-// The 4 x 64 tile on NEON: four strips of 4 x 16, whose 16 accumulators of 4 floats stay in registers over the whole rank,
-// so one step of k costs 5 loads and 16 fused multiply-adds, which take their factor from the left as a lane. Lane for lane
-// the same operations in the same order as tile_scalar.cpp.
+// The 4 x 64 tile on NEON: the 16 accumulators of a strip of 4 x 16 stay in registers over the whole rank, so one step of k
+// costs 5 loads and 16 fused multiply-adds, which take their factor from the left as a lane.
 #if defined(__aarch64__)
 #include <arm_neon.h>
+
+#include <cstring>
 
 #include "element_kernels.h"
 #include "elements.h"
@@ -14,181 +15,121 @@
 namespace portllm {
 namespace {
 
-constexpr int kVectors = 4;  // of 4 floats: a strip
 constexpr uint64_t kStripCols = 16;
+constexpr uint64_t kWidth = 4;
+constexpr int kVectors = kStripCols / kWidth;
+using Vector = float32x4_t;
+using Values = Vector[kVectors];
+using Strip = Values[kTileRows];
 
-using Strip = float32x4_t[kTileRows][kVectors];
+inline Vector zero() { return vdupq_n_f32(0); }
+inline Vector load(const float *from) { return vld1q_f32(from); }
+inline void store(float *to, Vector values) { vst1q_f32(to, values); }
+inline Vector fused(Vector a, Vector b, Vector c) { return vfmaq_f32(c, a, b); }
 
-inline float32x4_t without_nan_payload(float32x4_t y) {
-  return vbslq_f32(vceqq_f32(y, y), y, vreinterpretq_f32_u32(vdupq_n_u32(kNanF32)));
+inline bool all_below(const Values &y, uint32_t bits) {
+  uint32x4_t largest = vdupq_n_u32(0);
+  for (int v = 0; v < kVectors; v++) largest = vmaxq_u32(largest, vandq_u32(vreinterpretq_u32_f32(y[v]), vdupq_n_u32(0x7fffffff)));
+  return vmaxvq_u32(largest) < bits;
 }
 
-// Four floats of W, and back: `round` gives the output as float32, `store` writes its four elements.
 struct F32 {
-  static constexpr uint64_t kBytes = 4;
-  static inline float32x4_t load(const uint8_t *w) { return vreinterpretq_f32_u8(vld1q_u8(w)); }
-  static inline float32x4_t round(float32x4_t y) { return without_nan_payload(y); }
-  static inline void store(uint8_t *out, float32x4_t written) { vst1q_u8(out, vreinterpretq_u8_f32(written)); }
+  using Element = ElementF32;
+  static constexpr uint32_t kOverflow = 0x7f800000;
+  struct Row {
+    Vector at[kVectors];
+  };
+  static inline Row load_row(const uint8_t *from) {
+    Row row;
+    for (int v = 0; v < kVectors; v++) row.at[v] = vreinterpretq_f32_u8(vld1q_u8(from + v * 16));
+    return row;
+  }
+  static inline void store_row(uint8_t *to, const Row &row) {
+    for (int v = 0; v < kVectors; v++) vst1q_u8(to + v * 16, vreinterpretq_u8_f32(row.at[v]));
+  }
+  static inline void widen(const Row &row, Values &values) {
+    for (int v = 0; v < kVectors; v++) values[v] = row.at[v];
+  }
+  static inline Row round(const Values &y) { return {y[0], y[1], y[2], y[3]}; }
 };
 
-struct BF16 {
-  static constexpr uint64_t kBytes = 2;
-  static inline float32x4_t load(const uint8_t *w) { return vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(vld1_u8(w)), 16)); }
+// Sixteen elements of two bytes.
+struct Halves {
+  struct Row {
+    uint16x4_t at[kVectors];
+  };
+  static inline Row load_row(const uint8_t *from) {
+    Row row;
+    for (int v = 0; v < kVectors; v++) row.at[v] = vreinterpret_u16_u8(vld1_u8(from + v * 8));
+    return row;
+  }
+  static inline void store_row(uint8_t *to, const Row &row) {
+    for (int v = 0; v < kVectors; v++) vst1_u8(to + v * 8, vreinterpret_u8_u16(row.at[v]));
+  }
+};
+
+struct BF16 : Halves {
+  using Element = ElementBF16;
+  static constexpr uint32_t kOverflow = 0x7f7f8000;
+  static inline void widen(const Row &row, Values &values) {
+    for (int v = 0; v < kVectors; v++) values[v] = vreinterpretq_f32_u32(vshll_n_u16(row.at[v], 16));
+  }
   // The integer steps of to_bf16.
-  static inline float32x4_t round(float32x4_t y) {
-    const uint32x4_t bits = vreinterpretq_u32_f32(y);
-    const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
-    const uint32x4_t sum = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd);
-    const uint32x4_t high = vandq_u32(sum, vdupq_n_u32(0xffff0000u));
-    return vreinterpretq_f32_u32(vbslq_u32(vceqq_f32(y, y), high, vdupq_n_u32(kNanF32)));
-  }
-  static inline void store(uint8_t *out, float32x4_t written) {
-    vst1_u8(out, vreinterpret_u8_u16(vshrn_n_u32(vreinterpretq_u32_f32(written), 16)));
+  static inline Row round(const Values &y) {
+    Row row;
+    for (int v = 0; v < kVectors; v++) {
+      const uint32x4_t bits = vreinterpretq_u32_f32(y[v]);
+      const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+      row.at[v] = vshrn_n_u32(vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd), 16);
+    }
+    return row;
   }
 };
 
-struct F16 {
-  static constexpr uint64_t kBytes = 2;
-  static inline float32x4_t load(const uint8_t *w) { return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(w))); }
-  static inline float32x4_t round(float32x4_t y) { return vcvt_f32_f16(vcvt_f16_f32(without_nan_payload(y))); }
-  // Exact: `written` is a float16 value already.
-  static inline void store(uint8_t *out, float32x4_t written) { vst1_u8(out, vreinterpret_u8_f16(vcvt_f16_f32(written))); }
+struct F16 : Halves {
+  using Element = ElementF16;
+  static constexpr uint32_t kOverflow = 0x477ff000;
+  static inline void widen(const Row &row, Values &values) {
+    for (int v = 0; v < kVectors; v++) values[v] = vcvt_f32_f16(vreinterpret_f16_u16(row.at[v]));
+  }
+  static inline Row round(const Values &y) {
+    Row row;
+    for (int v = 0; v < kVectors; v++) row.at[v] = vreinterpret_u16_f16(vcvt_f16_f32(y[v]));
+    return row;
+  }
 };
 
-// Sums of squares of one row of the tile in float32; vector v holds lanes 4v to 4v + 3.
-struct RowSquares {
-  float32x4_t patch[kVectors], realised[kVectors], residual[kVectors];
-};
-
-inline void clear(RowSquares &sums) {
-  for (int v = 0; v < kVectors; v++) sums.patch[v] = sums.realised[v] = sums.residual[v] = vdupq_n_f32(0);
-}
-
-inline float32x4_t add_square(float32x4_t sum, float32x4_t value, uint32x4_t bad) {
-  const float32x4_t counted = vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(value), bad));
-  return vfmaq_f32(sum, counted, counted);
-}
-
-// t = t + each product, over one strip.
-inline void accumulate_strip(const Tile &tile, uint64_t strip, Strip &t) {
-  for (uint64_t p = 0; p < tile.product_count; p++) {
-    const PackedProduct &product = tile.products[p];
-    const float *left = product.left + tile.row_group * product.rank * kTileRows;
-    const float *right = product.right + tile.col_panel * product.rank * kTileCols + strip;
-    Strip d;
-    for (uint64_t i = 0; i < kTileRows; i++) {
-      for (int v = 0; v < kVectors; v++) d[i][v] = vdupq_n_f32(0);
-    }
-    for (uint64_t k = 0; k < product.rank; k++) {
-      const float32x4_t b = vld1q_f32(left + k * kTileRows);
-      for (int v = 0; v < kVectors; v++) {
-        const float32x4_t a = vld1q_f32(right + k * kTileCols + v * 4);
-        d[0][v] = vfmaq_laneq_f32(d[0][v], a, b, 0);
-        d[1][v] = vfmaq_laneq_f32(d[1][v], a, b, 1);
-        d[2][v] = vfmaq_laneq_f32(d[2][v], a, b, 2);
-        d[3][v] = vfmaq_laneq_f32(d[3][v], a, b, 3);
-      }
-    }
-    const float32x4_t scale = vdupq_n_f32(product.scale);
-    for (uint64_t i = 0; i < kTileRows; i++) {
-      for (int v = 0; v < kVectors; v++) t[i][v] = vaddq_f32(t[i][v], vmulq_f32(scale, d[i][v]));
-    }
-  }
-}
-
-// One row of a strip from t on: y = W + t where it is not given, the rounding, the figures.
-template <class Format>
-inline void finish_row(const Tile &tile, uint64_t row, uint64_t strip, const float32x4_t (&t)[kVectors], const TileValues *given, RowSquares &sums) {
-  const uint8_t *row_w = tile.w + row * tile.w_stride + strip * Format::kBytes;
-  uint8_t *out = tile.out + row * tile.out_stride + strip * Format::kBytes;
-  for (int v = 0; v < kVectors; v++) {
-    const float32x4_t w = Format::load(row_w + v * 4 * Format::kBytes);
-    const float32x4_t written = Format::round(given ? vld1q_f32(given->at[row] + strip + v * 4) : vaddq_f32(w, t[v]));
-    Format::store(out + v * 4 * Format::kBytes, written);
-    if (!tile.non_finite && !tile.lanes) continue;
-    const uint32x4_t exponent = vdupq_n_u32(0x7f800000u);
-    const uint32x4_t bad = vceqq_u32(vandq_u32(vreinterpretq_u32_f32(written), exponent), exponent);
-    if (tile.non_finite) tile.non_finite[row] += vaddvq_u32(vshrq_n_u32(bad, 31));
-    if (!tile.lanes) continue;
-    const float32x4_t difference = vsubq_f32(written, w);
-    sums.patch[v] = add_square(sums.patch[v], t[v], bad);
-    sums.realised[v] = add_square(sums.realised[v], difference, bad);
-    sums.residual[v] = add_square(sums.residual[v], vsubq_f32(difference, t[v]), bad);
-  }
-}
-
-inline void add_to_lanes(double *lanes, const float32x4_t (&sums)[kVectors]) {
-  for (int v = 0; v < kVectors; v++) {
-    double *to = lanes + v * 4;
-    vst1q_f64(to, vaddq_f64(vld1q_f64(to), vcvt_f64_f32(vget_low_f32(sums[v]))));
-    vst1q_f64(to + 2, vaddq_f64(vld1q_f64(to + 2), vcvt_high_f64_f32(sums[v])));
-  }
-}
-
-inline void add_to_lanes(const Tile &tile, const RowSquares (&sums)[kTileRows]) {
-  if (!tile.lanes) return;
+// t + one product, over one strip.
+inline void add_product(const Tile &tile, const PackedProduct &product, uint64_t strip, Strip &t) {
+  const float *left = product.left + tile.row_group * product.rank * kTileRows;
+  const float *right = product.right + tile.col_panel * product.rank * kTileCols + strip;
+  Strip d;
   for (uint64_t i = 0; i < kTileRows; i++) {
-    add_to_lanes(tile.lanes[i].patch, sums[i].patch);
-    add_to_lanes(tile.lanes[i].realised, sums[i].realised);
-    add_to_lanes(tile.lanes[i].residual, sums[i].residual);
+    for (int v = 0; v < kVectors; v++) d[i][v] = zero();
+  }
+  for (uint64_t k = 0; k < product.rank; k++) {
+    const float32x4_t b = vld1q_f32(left + k * kTileRows);
+    for (int v = 0; v < kVectors; v++) {
+      const float32x4_t a = vld1q_f32(right + k * kTileCols + v * 4);
+      d[0][v] = vfmaq_laneq_f32(d[0][v], a, b, 0);
+      d[1][v] = vfmaq_laneq_f32(d[1][v], a, b, 1);
+      d[2][v] = vfmaq_laneq_f32(d[2][v], a, b, 2);
+      d[3][v] = vfmaq_laneq_f32(d[3][v], a, b, 3);
+    }
+  }
+  const float32x4_t scale = vdupq_n_f32(product.scale);
+  for (uint64_t i = 0; i < kTileRows; i++) {
+    for (int v = 0; v < kVectors; v++) t[i][v] = vaddq_f32(t[i][v], vmulq_f32(scale, d[i][v]));
   }
 }
 
-void accumulate(const Tile &tile, bool fresh, TileValues &values) {
-  for (uint64_t strip = 0; strip < kTileCols; strip += kStripCols) {
-    Strip t;
-    for (uint64_t i = 0; i < kTileRows; i++) {
-      for (int v = 0; v < kVectors; v++) t[i][v] = fresh ? vdupq_n_f32(0) : vld1q_f32(values.at[i] + strip + v * 4);
-    }
-    accumulate_strip(tile, strip, t);
-    for (uint64_t i = 0; i < kTileRows; i++) {
-      for (int v = 0; v < kVectors; v++) vst1q_f32(values.at[i] + strip + v * 4, t[i][v]);
-    }
-  }
-}
+}  // namespace
+}  // namespace portllm
 
-template <class Format>
-void finish(const Tile &tile, const TileValues &values, const TileValues *given) {
-  RowSquares sums[kTileRows];
-  for (RowSquares &row : sums) clear(row);
-  for (uint64_t strip = 0; strip < kTileCols; strip += kStripCols) {
-    for (uint64_t i = 0; i < kTileRows; i++) {
-      float32x4_t t[kVectors];
-      for (int v = 0; v < kVectors; v++) t[v] = vld1q_f32(values.at[i] + strip + v * 4);
-      finish_row<Format>(tile, i, strip, t, given, sums[i]);
-    }
-  }
-  add_to_lanes(tile, sums);
-}
+#include "tile_strips.h"
 
-// Strip by strip, so that t never leaves the registers.
-template <class Format>
-void merge(const Tile &first, uint64_t count) {
-  constexpr uint64_t kStep = kTileCols * Format::kBytes;
-  Tile tile = first;
-  for (uint64_t n = 0; n < count; n++) {
-    RowSquares sums[kTileRows];
-    if (tile.lanes) {
-      for (RowSquares &row : sums) clear(row);
-    }
-    // Rows are pages apart, where the hardware prefetcher starts anew on each: ask for the next four rows.
-    for (uint64_t i = 0; i < kTileRows; i++) {
-      for (uint64_t line = 0; line < kStep; line += 64) __builtin_prefetch(tile.w + (kTileRows + i) * tile.w_stride + line, 0, 2);
-    }
-    for (uint64_t strip = 0; strip < kTileCols; strip += kStripCols) {
-      Strip t;
-      for (uint64_t i = 0; i < kTileRows; i++) {
-        for (int v = 0; v < kVectors; v++) t[i][v] = vdupq_n_f32(0);
-      }
-      accumulate_strip(tile, strip, t);
-      for (uint64_t i = 0; i < kTileRows; i++) finish_row<Format>(tile, i, strip, t[i], nullptr, sums[i]);
-    }
-    add_to_lanes(tile, sums);
-    tile.col_panel++;
-    tile.w += kStep;
-    tile.out += kStep;
-  }
-}
+namespace portllm {
+namespace {
 
 double fma_burst() {
   float32x4_t sums[16];
