@@ -7,7 +7,7 @@
 
 using namespace portllm;
 
-void portllm_tensor::merge_band(const Path &path, int32_t kept, bool stream, const Rows &asked) {
+void portllm_tensor::merge_band(const Path &path, int32_t kept, bool large, const Rows &asked) {
   const auto [first_row, row_count, w, out, operands] = asked;
   const auto kernel = path.merge[dtype];
   const uint64_t element = element_bytes(dtype);
@@ -15,7 +15,7 @@ void portllm_tensor::merge_band(const Path &path, int32_t kept, bool stream, con
   const uint64_t panel_bytes = kTileCols * sizeof(float) * total_rank;
   const uint64_t block = std::max<uint64_t>(1, kPanelBlockBytes / panel_bytes);
   const uint64_t band_rows = block < panels ? kBandRows : kTileRows;
-  const bool aligned = reinterpret_cast<uintptr_t>(out) % 64 == 0 && row_bytes % 64 == 0;
+  const bool stream = large && w != out && reinterpret_cast<uintptr_t>(out) % 64 == 0 && row_bytes % 64 == 0;
   const bool norms = kept == PORTLLM_KEEP_FIGURES, counts = kept != PORTLLM_KEEP_NOTHING;
   std::vector<RowLanes> lanes(norms ? band_rows + kTileRows : 0);
   std::vector<uint64_t> non_finite(counts ? band_rows + kTileRows : 0);
@@ -34,7 +34,7 @@ void portllm_tensor::merge_band(const Path &path, int32_t kept, bool stream, con
         const uint64_t to = std::min(band_end, (group + 1) * kTileRows);
         const uint64_t place = (group - band_group) * kTileRows;
         Tile tile{products.data(), products.size(), group, 0, nullptr, row_bytes, nullptr, row_bytes,
-                  norms ? &lanes[place] : nullptr, counts ? &non_finite[place] : nullptr, stream && aligned};
+                  norms ? &lanes[place] : nullptr, counts ? &non_finite[place] : nullptr, large, stream};
         for (uint64_t panel = panel_block; panel < panel_end;) {
           tile.col_panel = panel;
           const uint64_t col = panel * kTileCols;
@@ -51,7 +51,7 @@ void portllm_tensor::merge_band(const Path &path, int32_t kept, bool stream, con
             Tile padded = tile;
             padded.w = padded.out = edge;
             padded.w_stride = padded.out_stride = kTileCols * element;
-            padded.stream = false;
+            padded.large = padded.stream = false;
             RowLanes lanes_outside[kTileRows] = {};
             uint64_t count_outside[kTileRows] = {};
             std::memset(edge, 0, sizeof edge);

@@ -71,13 +71,13 @@ class StepMerge {
     });
   }
 
-  void merge(int32_t kept, bool stream) {
+  void merge(int32_t kept, bool large) {
     const bool norms = kept == PORTLLM_KEEP_FIGURES, counts = kept != PORTLLM_KEEP_NOTHING;
     uint64_t band_rows = kBandRows;
     uint64_t by_rows = 0;
     for (const Step &step : tensor_.steps) by_rows += step.kind == Step::kDora && !step.by_columns ? 1 : 0;
     if (by_rows) band_rows = std::min(kBandRows, std::max<uint64_t>(4 * kTileRows, kDoraBandBytes / tensor_.row_bytes / kTileRows * kTileRows));
-    stream_ = stream && reinterpret_cast<uintptr_t>(rows_.out) % 64 == 0 && tensor_.row_bytes % 64 == 0;
+    stream_ = large && rows_.w != rows_.out && reinterpret_cast<uintptr_t>(rows_.out) % 64 == 0 && tensor_.row_bytes % 64 == 0;
     const uint64_t panels = (tensor_.cols + kTileCols - 1) / kTileCols, end = rows_.first + rows_.count;
     for (uint64_t band = rows_.first; band < end;) {
       band_group_ = band / kTileRows;
@@ -280,9 +280,9 @@ void StepMerge<double>::finish_tile(const Tile &tile, const TileValues &t, const
 
 using namespace portllm;
 
-void portllm_tensor::merge_steps(const Path &path, int32_t kept, bool stream, const Rows &asked) {
-  if (dtype == PORTLLM_F64) StepMerge<double>(*this, path, asked).merge(kept, stream);
-  else StepMerge<float>(*this, path, asked).merge(kept, stream);
+void portllm_tensor::merge_steps(const Path &path, int32_t kept, bool large, const Rows &asked) {
+  if (dtype == PORTLLM_F64) StepMerge<double>(*this, path, asked).merge(kept, large);
+  else StepMerge<float>(*this, path, asked).merge(kept, large);
 }
 
 void portllm_tensor::measure(const Path &path, uint32_t threads, uint64_t first_row, uint64_t row_count, const uint8_t *w) {

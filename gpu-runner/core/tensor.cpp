@@ -83,12 +83,12 @@ void portllm_tensor::seal() {
   sealed = true;
 }
 
-void portllm_tensor::merge_rows(const Path &path, int32_t kept, bool stream, const Rows &asked) {
+void portllm_tensor::merge_rows(const Path &path, int32_t kept, bool large, const Rows &asked) {
   const FloatMode mode;
-  if (additive()) merge_band(path, kept, stream, asked);
-  else merge_steps(path, kept, stream, asked);
+  if (additive()) merge_band(path, kept, large, asked);
+  else merge_steps(path, kept, large, asked);
 #if defined(__x86_64__)
-  if (stream) _mm_sfence();  // non-temporal stores are not ordered by the thread's end
+  if (large) _mm_sfence();  // non-temporal stores are not ordered by the thread's end
 #endif
 }
 
@@ -161,7 +161,7 @@ int32_t portllm_tensor_merge(portllm_tensor *handle, int32_t path, uint32_t thre
     const uint64_t work = row_count * tensor->cols * (tensor->total_rank + 8);
     const uint64_t wanted = std::max<uint64_t>(1, std::min<uint64_t>(threads, work / kThreadMultiplyAdds));
     const uint64_t share = rounded_up((row_count + wanted - 1) / wanted, kTileRows);
-    const bool stream = from != to && expected >= kStreamBytes;
+    const bool large = expected >= kLargeBytes;
     std::vector<uint64_t> bounds{first_row};
     while (bounds.back() < first_row + row_count) {
       const uint64_t next = (bounds.back() / kTileRows) * kTileRows + share;
@@ -174,7 +174,7 @@ int32_t portllm_tensor_merge(portllm_tensor *handle, int32_t path, uint32_t thre
         at[k] = static_cast<const uint8_t *>(operands[k].bytes) + skipped * tensor->operand_row_bytes(k);
       }
       const uint64_t offset = skipped * tensor->row_bytes;
-      tensor->merge_rows(kernels, figures, stream, {begin, bounds[band + 1] - begin, from + offset, to + offset, at.data()});
+      tensor->merge_rows(kernels, figures, large, {begin, bounds[band + 1] - begin, from + offset, to + offset, at.data()});
     });
   });
 }

@@ -124,10 +124,10 @@ struct portllm_tensor {
   void seal();
   // The next rows of the first pass, with as many threads as are worth it.
   void measure(const portllm::Path &path, uint32_t threads, uint64_t first_row, uint64_t row_count, const uint8_t *w);
-  // One thread's share of a merge; `kept` is a portllm_keep.
-  void merge_rows(const portllm::Path &path, int32_t kept, bool stream, const portllm::Rows &rows);
+  // One thread's share of a merge; `kept` is a portllm_keep; `large` is what it is in a Tile.
+  void merge_rows(const portllm::Path &path, int32_t kept, bool large, const portllm::Rows &rows);
 
  private:
-  void merge_band(const portllm::Path &path, int32_t kept, bool stream, const portllm::Rows &rows);
-  void merge_steps(const portllm::Path &path, int32_t kept, bool stream, const portllm::Rows &rows);
+  void merge_band(const portllm::Path &path, int32_t kept, bool large, const portllm::Rows &rows);
+  void merge_steps(const portllm::Path &path, int32_t kept, bool large, const portllm::Rows &rows);
 };

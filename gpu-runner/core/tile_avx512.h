@@ -249,7 +249,7 @@ inline void merge_run(const Tile &first, uint64_t count) {
   };
   TwoRows upper = add_products(tile, 0, zero, [](int) {});
   for (uint64_t n = 1; n <= count; n++) {
-    prefetch_rows(tile, kStep);
+    prefetch(tile, kStep);
     const TwoRows lower = add_products(tile, 2, zero, finish_rows(0, upper));
     tile.col_panel++;
     if (n < count) {

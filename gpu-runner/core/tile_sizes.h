@@ -10,7 +10,7 @@ namespace portllm {
 constexpr uint64_t kPanelBlockBytes = 1024;
 constexpr uint64_t kBandRows = 8;
 constexpr uint64_t kDoraBandBytes = 1024;
-constexpr uint64_t kStreamBytes = 256;
+constexpr uint64_t kLargeBytes = 256;
 constexpr uint64_t kThreadMultiplyAdds = 256;
 constexpr uint64_t kTileBytes = 512;
 constexpr uint64_t kCopyBytes = 100;
@@ -22,8 +22,8 @@ constexpr uint64_t kPanelBlockBytes = 512 * 1024;
 constexpr uint64_t kBandRows = 256;
 // DoRA reads a band's rows twice: few enough of them that the second time is from the cache.
 constexpr uint64_t kDoraBandBytes = 256 * 1024;
-// Where a merge's output is larger than this it will leave the caches anyway: store around them.
-constexpr uint64_t kStreamBytes = 16u << 20;
+// Where a merge's output is larger than this it will leave the caches anyway: store around them, and fetch ahead.
+constexpr uint64_t kLargeBytes = 16u << 20;
 // Below this much work per thread, starting it costs more than it saves.
 constexpr uint64_t kThreadMultiplyAdds = 2u << 20;
 // Of a file: rows merged, and bytes copied, by one thread at a time.

@@ -84,7 +84,7 @@ inline void merge_run(const Tile &first, uint64_t count) {
   for (uint64_t n = 0; n < count; n++) {
     SquareSums<float> sums[kTileRows];
     if (kFigures) std::memset(sums, 0, sizeof sums);
-    prefetch_rows(tile, kStep);
+    prefetch(tile, kStep);
     for (uint64_t strip = 0; strip < kTileCols; strip += kStripCols) {
       Strip t;
       for (uint64_t i = 0; i < kTileRows; i++) {
