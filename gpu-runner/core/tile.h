@@ -1,5 +1,5 @@
-// The unit of work that every path computes: 4 rows x 64 columns of one tensor. A 4 x 64 block of
-// float32 accumulators fills half of AVX-512's registers and uses each loaded factor four times.
+// The unit of work that every path computes: 4 rows x 64 columns of one tensor, of which AVX-512 takes two rows at a time,
+// AVX2 and NEON 16 columns. 64 columns are the block over which the figures are summed in float32.
 #pragma once
 
 #include <cstdint>
