@@ -46,8 +46,8 @@ inline void store(uint8_t *to, const Row &row, bool stream) {
 }
 
 // A format widens a row, and rounds one, saying whether it is plain. A row is plain where all its outputs are finite and,
-// unless kZeroIsPlain, none is a zero. What is rounded of other rows is worth nothing: these are few, and left to the plain
-// loops of finish_row_elements.
+// unless kZeroIsPlain, none is a zero. What is rounded of other rows is worth nothing: these are few, and left to the format
+// WithZeros, or to the plain loops of finish_row_elements.
 struct F32 {
   using Element = ElementF32;
   using Row = Stored<4>;
@@ -133,10 +133,8 @@ inline void add_to_lanes(double *lanes, __m512 sums) {
   _mm512_store_pd(lanes + 8, _mm512_add_pd(_mm512_load_pd(lanes + 8), high));
 }
 
-template <class Format>
-__attribute__((noinline, cold)) void finish_special_row(const Tile &tile, uint64_t i, const float *t, const float *given) {
-  finish_row_elements<typename Format::Element>(tile, i, t, given);
-}
+template <class Format, bool kFigures>
+void finish_special_row(const Tile &tile, uint64_t i, const float *t, const float *given);
 
 // One row of the tile from t on: y = W + t where it is not given, the rounding, the figures.
 template <class Format, bool kFigures>
@@ -149,7 +147,7 @@ PORTLLM_INLINE void finish_row(const Tile &tile, uint64_t i, const Values &t, co
   if (__builtin_expect(!plain, 0)) {
     alignas(64) float row_t[kTileCols];
     for (int v = 0; v < kVectors; v++) _mm512_store_ps(row_t + v * 16, _mm512_add_ps(t[v], _mm512_setzero_ps()));
-    return finish_special_row<Format>(tile, i, row_t, given);
+    return finish_special_row<Format, kFigures>(tile, i, row_t, given);
   }
   store(tile.out + i * tile.out_stride, row, tile.stream);
   if (!kFigures) return;
@@ -165,6 +163,17 @@ PORTLLM_INLINE void finish_row(const Tile &tile, uint64_t i, const Values &t, co
   add_to_lanes(tile.lanes[i].patch, patch);
   add_to_lanes(tile.lanes[i].realised, realised);
   add_to_lanes(tile.lanes[i].residual, residual);
+}
+
+template <class Format, bool kFigures>
+__attribute__((noinline, cold)) void finish_special_row(const Tile &tile, uint64_t i, const float *row_t, const float *given) {
+  if constexpr (Format::kZeroIsPlain) {
+    finish_row_elements<typename Format::Element>(tile, i, row_t, given);
+  } else {
+    Values t;
+    for (int v = 0; v < kVectors; v++) t[v] = _mm512_load_ps(row_t + v * 16);
+    finish_row<typename Format::WithZeros, kFigures>(tile, i, t, given);
+  }
 }
 
 struct TwoRows {

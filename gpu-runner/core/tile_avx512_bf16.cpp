@@ -21,8 +21,9 @@ namespace portllm {
 namespace {
 
 // One VCVTNE2PS2BF16 in place of eleven operations. It flushes subnormals and keeps the payload of a NaN, so rows where an
-// output has the exponent of these, or of a zero, are not plain.
+// output has the exponent of these, or of a zero, are left to the integer steps.
 struct NativeBF16 : BF16 {
+  using WithZeros = BF16;
   static constexpr bool kZeroIsPlain = false;
   static inline Row round(const Values &y, bool &plain) {
     Row row;
