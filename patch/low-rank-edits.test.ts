@@ -99,6 +99,21 @@ describe('PiSSA and OLoRA', () => {
     expect(alone.reasons[0]).toMatchObject({ expected: 'the exact base', remedy: expect.stringContaining('path_initial_model_for_weight_conversion') })
   })
 
+  it.each(['F16', 'F8_E4M3', 'F8_E5M2'] as const)('may have begun from %s, which PEFT widens exactly', (dtype) => {
+    const base = sampleModel({ dtype })
+    expect(lay(sampleFactors(Q, 8, 8), base, { init_lora_weights: 'pissa' }, base)).toMatchObject({ codes: [], edits: [{ initial: { base: `${Q}.weight` } }] })
+  })
+
+  it('are refused on a base that PEFT was given in another dtype', () => {
+    const wide = lay(sampleFactors(Q, 8, 8), sampleModel({ dtype: 'F64' }), { init_lora_weights: 'olora' }, sampleModel({ dtype: 'F64' }))
+    expect(wide.codes).toEqual(['refusal base-changing-initialisation'])
+    expect(wide.reasons[0]!.message).toContain('PEFT does not start from F64')
+    const scaled = sampleManifest([[`${Q}.weight`, [8, 8]], [`${Q}.weight_scale`, [1]]], 'F8_E4M3')
+    const { codes, reasons } = lay(sampleFactors(Q, 8, 8), model({ [`${Q}.weight`]: [8, 8] }), { init_lora_weights: 'pissa' }, scaled)
+    expect(codes).toEqual(['refusal base-changing-initialisation'])
+    expect(reasons[0]!.message).toContain('PEFT does not start from F8_E4M3 with scales')
+  })
+
   it('start embeddings the ordinary way', () => {
     const embedding = [tensor('model.embed_tokens.lora_embedding_A', [4, 32]), tensor('model.embed_tokens.lora_embedding_B', [8, 4])]
     expect(lay(embedding, sampleModel(), { init_lora_weights: 'pissa' })).toMatchObject({ codes: [], edits: [{ initial: null }] })

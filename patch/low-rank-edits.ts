@@ -1,6 +1,5 @@
 import { repeatableInitialisation } from './adapter-features.ts'
 import type { AdapterModule, AdapterTensor } from './adapter.ts'
-import { isMergeable } from './dtype.ts'
 import type { AdditiveEdit, DenseEdit, DoraEdit, Edit, InitialFactors, MatrixView } from './edit.ts'
 import { storesExpertsInOut } from './expert-tensors.ts'
 import type { ExpertPart } from './expert-tensors.ts'
@@ -49,7 +48,7 @@ function layMatrix(laying: Laying, module: AdapterModule, { name, tensor, rows: 
   const [left, right] = isTransposed ? [turned(a, columns), turned(b, rank)] : [stored(b, rank), stored(a, columns)]
   const common = { target: name, rows: some ?? { first: 0, count: rows }, cols, isShared, rank, scale, left, right, consumes: [a.name, b.name] }
   if (magnitude !== null) {
-    if (repeatableInitialisation(laying.config) !== null && kind !== 'embedding') return laying.refuse(initialisationRefusal(laying, module, tensor, 'DoRA'))
+    if (repeatableInitialisation(laying.config) !== null && kind !== 'embedding') return laying.refuse(initialisationRefusal(laying, module, tensor, onLayer('with DoRA')))
     return { ...common, kind: 'dora', magnitude: { tensor: magnitude.name, offset: 0 }, axis: isTransposed ? 'columns' : 'rows', consumes: [...common.consumes, magnitude.name] }
   }
   const initial = findInitial(laying, module, tensor, isTransposed)
@@ -61,29 +60,38 @@ function findInitial(laying: Laying, module: AdapterModule, tensor: ManifestTens
   const method = repeatableInitialisation(laying.config)
   // PEFT starts embeddings the ordinary way whatever the config says.
   if (method === null || module.kind === 'embedding') return null
+  const original = laying.base?.find(`${module.module}.weight`) ?? null
   const problem =
-    module.kind !== 'linear' || isAttention(tensor.name) ? 'a layer that is not linear'
+    module.kind !== 'linear' || isAttention(tensor.name) ? onLayer('that is not linear')
     // PEFT decomposes the weight as it is stored, and then reads the factors the other way round.
-    : method === 'olora' && isTransposed ? 'a Conv1D layer'
-    : laying.base === null ? 'base'
+    : method === 'olora' && isTransposed ? onLayer('of Conv1D')
+    : laying.base === null ? NO_BASE
+    : original === null || !sameShape(original.shape, tensor.shape) || module.rank > Math.min(...original.shape)
+      ? `the base has no such tensor as the target's ${tensor.name} from which to make the change anew`
+    // PEFT refuses float64 and scaled weights, so that it was given a copy; fp8 without scales is widened exactly to any.
+    : original.dtype === 'F64' || unusableTarget(laying.base, original) !== null
+      ? `PEFT does not start from ${original.dtype}${original.dtype.startsWith('F8') ? ' with scales' : ''}, as the base stores ${original.name}, so that it was given a copy in another dtype, and which one is not told`
     : null
-  const original = problem === null ? laying.base!.find(`${module.module}.weight`) : null
-  if (problem !== null || original === null || !isMergeable(original.dtype) || !sameShape(original.shape, tensor.shape) || module.rank > Math.min(...original.shape)) {
-    laying.refuse(initialisationRefusal(laying, module, tensor, problem))
-    return undefined
-  }
-  return { method, base: original.name }
+  if (problem === null) return { method, base: original!.name }
+  laying.refuse(initialisationRefusal(laying, module, tensor, problem))
+  return undefined
 }
 
-function initialisationRefusal(laying: Laying, { module, a }: AdapterModule, tensor: ManifestTensor, problem: string | null): Reason {
+const NO_BASE = 'no base'
+
+function onLayer(kind: string): string {
+  return `on a layer ${kind} that cannot be made anew`
+}
+
+function initialisationRefusal(laying: Laying, { module, a }: AdapterModule, tensor: ManifestTensor, problem: string): Reason {
   const title = repeatableInitialisation(laying.config) === 'pissa' ? 'PiSSA' : 'OLoRA'
   const convert = 'save the adapter again with `model.save_pretrained(path, path_initial_model_for_weight_conversion=…)`, which turns it into plain LoRA.'
-  if (problem === 'base') {
+  if (problem === NO_BASE) {
     return refusal('base-changing-initialisation', `The adapter was initialised with ${title} (\`init_lora_weights\`), which changed the base when training began; to take that change out again, the base itself is needed.`, {
       tensor: a.name, expected: 'the exact base', found: 'none', remedy: `Merge through a registry that holds the base, or ${convert}`,
     })
   }
-  return refusal('base-changing-initialisation', `The adapter was initialised with ${title} (\`init_lora_weights\`), which changed ${module} of the base when training began, and ${problem === null ? `the base has no such tensor as the target's ${tensor.name} from which to make the change anew` : `on ${problem === 'DoRA' ? 'a layer with DoRA' : problem} that cannot be made anew`}.`, {
+  return refusal('base-changing-initialisation', `The adapter was initialised with ${title} (\`init_lora_weights\`), which changed ${module} of the base when training began, and ${problem}.`, {
     tensor: a.name, expected: describeShape(tensor.shape), remedy: `S${convert.slice(1)}`,
   })
 }
@@ -107,7 +115,7 @@ export function layParameter(laying: Laying, module: AdapterModule, name: string
   const { a, b, rank } = module
   const experts = a.shape[0]! / rank
   if (repeatableInitialisation(laying.config) !== null) {
-    laying.refuse(initialisationRefusal(laying, module, parts[0]!.tensor, 'a bare parameter'))
+    laying.refuse(initialisationRefusal(laying, module, parts[0]!.tensor, 'on a bare parameter that cannot be made anew'))
     return []
   }
   const unusable = parts.map(({ tensor }) => unusableTarget(laying.target, tensor)).find((reason) => reason !== null)

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
-import type { MergeableDtype } from '../../patch/dtype.ts'
+import type { TargetDtype } from '../../patch/dtype.ts'
 import { loadCore, type InitialFactors, type InitialFactorsSpec } from './core.ts'
 import { CoreError } from './library.ts'
 import { random } from './random-merge.ts'
@@ -15,7 +15,7 @@ function matrix(rows: number, cols: number, value: (i: number, j: number) => num
   return Array.from({ length: rows }, (_, i) => Float64Array.from({ length: cols }, (_, j) => value(i, j)))
 }
 
-function stored(dtype: MergeableDtype, values: Matrix): Stored {
+function stored(dtype: TargetDtype, values: Matrix): Stored {
   const all = { dtype, bytes: new Uint8Array(values.length * values[0]!.length * widthOf(dtype)) }
   values.forEach((row, i) => row.forEach((value, j) => setElement(all, i * row.length + j, value)))
   return all
@@ -128,6 +128,17 @@ test('as a product of the scale −1, what was taken out leaves the rest', async
   expect(distance(rest, expected)).toBeLessThan(1e-6)
 })
 
+test.each(['F8_E4M3', 'F8_E5M2'] as const)('a base in %s gives the bits of its exact float32 copy', async (dtype) => {
+  const [rows, cols, rank] = [40, 70, 5]
+  const next = random(17)
+  const narrow = stored(dtype, matrix(rows, cols, () => next() - 0.5))
+  const wide = stored('F32', matrix(rows, cols, (i, j) => element(narrow, i * cols + j)))
+  for (const method of ['pissa', 'olora'] as const) {
+    const [made, copy] = [await ask(method, narrow, rows, cols, rank), await ask(method, wide, rows, cols, rank)]
+    for (const side of ['left', 'right'] as const) expect(Buffer.compare(made[side].bytes, copy[side].bytes), `${method} ${side}`).toBe(0)
+  }
+})
+
 describe('refusals', () => {
   const ties = stored('F32', withSingularValues(20, 20, [3, 2, 2, 1]))
   const dependent = stored('F32', matrix(20, 20, (i, j) => (j === 2 ? i - 7 + 3 * (i % 5) : j === 0 ? i - 7 : j === 1 ? i % 5 : (i * j) % 11)))
@@ -145,7 +156,7 @@ describe('refusals', () => {
     ['an empty base', { rows: 0, rank: 0 }, /no elements/, 'invalid'],
     ['rank 0', { rank: 0 }, /rank is 0/, 'invalid'],
     ['a rank beyond the matrix', { rank: 21 }, /rank is 21, but a matrix of 20 x 20 has at most 20/, 'invalid'],
-    ['a float64 base', { dtype: 'F64', rows: 10 }, /dtype 3: these methods begin from F32, F16 and BF16 only/, 'invalid'],
+    ['a float64 base', { dtype: 'F64', rows: 10 }, /dtype 3: these methods begin from F32, F16, BF16, F8_E4M3 and F8_E5M2 only/, 'invalid'],
     ['an integer base', { dtype: 'I32' }, /the base has dtype -1/, 'invalid'],
     ['an unknown method', { method: 'corda' as never }, /method -1 is unknown/, 'invalid'],
   ])('%s', async (_name, change, message, status) => {

@@ -5,7 +5,7 @@ import type { Engine, FactorBytes } from './tensor-merge.ts'
 /** What a method took out of a tensor of the base when training began. */
 export interface InitialFactorsSpec {
   readonly method: 'pissa' | 'olora'
-  /** The tensor as stored, seen as a row-major matrix, in F32, F16 or BF16. */
+  /** The tensor as stored, seen as a row-major matrix, in any dtype of a target but F64. */
   readonly base: Uint8Array
   readonly dtype: Dtype
   readonly rows: number

@@ -44,8 +44,8 @@ std::vector<double> first_columns(const BaseMatrix &matrix, uint64_t rank) {
 void check(int32_t method, const BaseMatrix &base, uint64_t bytes, uint64_t rank) {
   if (method != PORTLLM_PISSA && method != PORTLLM_OLORA) fail(PORTLLM_INVALID, "method %d is unknown: PiSSA (0) or OLoRA (1) is needed", method);
   if (!base.bytes) fail(PORTLLM_INVALID, "the base is null");
-  if (base.dtype < PORTLLM_F32 || base.dtype > PORTLLM_BF16) {
-    fail(PORTLLM_INVALID, "the base has dtype %d: these methods begin from F32, F16 and BF16 only", base.dtype);
+  if (!mergeable(base.dtype) || base.dtype == PORTLLM_F64) {
+    fail(PORTLLM_INVALID, "the base has dtype %d: these methods begin from F32, F16, BF16, F8_E4M3 and F8_E5M2 only", base.dtype);
   }
   if (base.rows == 0 || base.cols == 0) fail(PORTLLM_INVALID, "the base has no elements");
   const uint64_t elements = checked_product(checked_product(base.rows, base.cols, "the base"), sizeof(double), "the base") / sizeof(double);

@@ -150,8 +150,8 @@ PORTLLM_EXPORT void portllm_tensor_free(portllm_tensor *tensor);
 enum portllm_initial { PORTLLM_PISSA = 0, PORTLLM_OLORA = 1 };
 
 /*
- * The product that a method took out of the base's tensor (rows x cols, row-major, F32, F16 or BF16) when training with
- * `rank` began, from which the adapter's own product is counted: `left` (rows x rank) and `right` (rank x cols), float32,
+ * The product that a method took out of the base's tensor (rows x cols, row-major, any dtype of a target but F64) when training
+ * with `rank` began, from which the adapter's own product is counted: `left` (rows x rank) and `right` (rank x cols), float32,
  * row-major. With OLoRA the product is still to be scaled. The result does not depend on `threads`. Memory: the numbers
  * that are returned, and for PiSSA some hundreds of vectors of length min(rows, cols) in float64.
  */

@@ -23,8 +23,8 @@ try {
 async function describeMerge(variant: Variant, merge: VariantMerge): Promise<string> {
   try {
     if (variant.refused !== '') return await mergeVariant(variant, merge, output).then(() => `MERGED, though it should be refused (${variant.refused})`)
-    const { elements, differing, unexplained, worse, ulps, ourError, peftError, peftWorstTensor } = await compareVariant(variant, merge, output)
-    return `elements ${elements} differing ${differing ?? '-'} unexplained ${unexplained} worse ${worse ?? '-'} ulps ${ulps.toFixed(3)} ours ${short(ourError)} PEFT ${short(peftError)} worst tensor ${short(peftWorstTensor)}`
+    const { elements, differing, crossings, crossing, unexplained, worse, ulps, ourError, peftError, peftWorstTensor } = await compareVariant(variant, merge, output)
+    return `elements ${elements} differing ${differing ?? '-'} crossings ${crossings ?? '-'} ${crossing?.toFixed(3) ?? '-'} unexplained ${unexplained} worse ${worse ?? '-'} ulps ${ulps.toFixed(3)} ours ${short(ourError)} PEFT ${short(peftError)} worst tensor ${short(peftWorstTensor)}`
   } catch (error) {
     const reasons = ((error as { details?: { reasons?: { code: string }[] } }).details?.reasons ?? []).map(({ code }) => code)
     return [...reasons, (error as { code?: string }).code].includes(variant.refused) ? `refused (${variant.refused})` : `FAILED ${[...new Set(reasons)].join()} ${String(error).slice(0, 300).replaceAll('\n', ' ')}`

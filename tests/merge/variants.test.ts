@@ -14,9 +14,13 @@ const WRONG = 0.05
  */
 const CHANCE = 1.2
 
-/** In these dtypes PEFT's sums, which may add in another order, have the bits of ours but where they cross the middle between two numbers. */
-const ROUNDS_OFF: ReadonlySet<string> = new Set(['f16', 'bf16'])
-const SUMS_OF_ANOTHER_ORDER = 1e-3
+/**
+ * PEFT's merge with one rounding has the bits of ours, but where its float32 sums, which may add in another order, come to
+ * lie on the other side of the middle between two numbers: the truth is there this near to it, in units of what float32
+ * arithmetic explains, and this rare it is. PEFT decomposes the base of PiSSA and OLoRA in float32 as well.
+ */
+const OTHER_SUMS = { crossing: 0.25, share: 1e-3 }
+const OTHER_DECOMPOSITION = { crossing: 128, share: 0.1 }
 
 const folder = await mkdtemp(join(tmpdir(), 'portllm-variants-'))
 const output = join(folder, 'ours')
@@ -36,7 +40,7 @@ for (const [name, dtypes] of Map.groupBy(variants, (variant) => variant.name)) {
 }
 
 async function expectMerge(variant: Variant, merge: VariantMerge): Promise<void> {
-  const { json, elements, differing, unexplained, worse, ourError, peftError, peftWorstTensor } = await compareVariant(variant, merge, output).finally(() => rm(output, { recursive: true, force: true }))
+  const { json, elements, differing, crossings, crossing, unexplained, worse, ourError, peftError, peftWorstTensor } = await compareVariant(variant, merge, output).finally(() => rm(output, { recursive: true, force: true }))
   // The rules compute updates in float32, also for a target in float64, where PEFT computes in float64.
   expect(unexplained, 'elements that rounding does not explain').toBe(0)
   if (variant.warned !== '') expect(json.patches[0].reasons).toContainEqual(expect.objectContaining({ code: variant.warned, severity: 'warning' }))
@@ -46,7 +50,12 @@ async function expectMerge(variant: Variant, merge: VariantMerge): Promise<void>
     expect(peftWorstTensor, "PEFT's error").toBeGreaterThan(WRONG)
   } else {
     expect(worse, 'elements farther from the truth than those of PEFT').toBe(0)
-    if (ROUNDS_OFF.has(variant.dtype) && variant.peftRoundsMore === '') expect(differing! / elements, "elements whose bits are not PEFT's").toBeLessThan(SUMS_OF_ANOTHER_ORDER)
+    if (crossings !== null) {
+      const most = variant.name.startsWith('pissa') || variant.name.startsWith('olora') ? OTHER_DECOMPOSITION : OTHER_SUMS
+      expect(crossing, "distance of the truth from the middle where PEFT's bits, rounded once, are not ours").toBeLessThan(most.crossing)
+      expect(crossings / elements, 'elements where they are not').toBeLessThan(most.share)
+      if (variant.peftRoundsMore !== '') expect(differing! / elements, 'elements that PEFT rounds once more').toBeGreaterThan(0.01)
+    }
     if (variant.dtype !== 'f64') expect(ourError).toBeLessThanOrEqual(peftError * (variant.dtype === 'f32' ? CHANCE : 1.001))
   }
 }

@@ -17,7 +17,7 @@ export interface Variant {
   readonly refused: string
   /** Code of the reason of which a merge must warn; empty for none. */
   readonly warned: string
-  /** Where PEFT rounds more than once, so that its bits are not ours. */
+  /** What PEFT rounds once more, so that its bits are not ours. */
   readonly peftRoundsMore: string
   readonly peftIsWrong: string
   readonly peftIsWrongOn: readonly ('base' | 'evolved')[]
@@ -32,6 +32,11 @@ export interface VariantMerge {
   readonly on: 'base' | 'evolved'
   readonly model: string
   readonly peft: string | null
+  /**
+   * In float16 and bfloat16, where PEFT is right: its merge with one rounding, at the end. It is its own, or where that
+   * rounds more than once the one of the same weights in float32.
+   */
+  readonly peftRoundedOnce: string | null
   readonly truth: string | null
 }
 
@@ -40,6 +45,12 @@ export interface Comparison {
   readonly elements: number
   /** Elements whose bits are not PEFT's; null where there is no merge of PEFT's. */
   readonly differing: number | null
+  /**
+   * Elements whose bits are not those of `peftRoundedOnce`, and how far there, at most, the truth is from the middle between
+   * the two, in units of what float32 arithmetic explains. Null where there is no such merge.
+   */
+  readonly crossings: number | null
+  readonly crossing: number | null
   /** Elements farther from the truth than half a unit in the last place and what float32 arithmetic explains. */
   readonly unexplained: number
   /** Elements of ours that are farther from the truth than PEFT's, beyond what float32 arithmetic explains. */
@@ -99,14 +110,15 @@ export async function mergeVariant(variant: Variant, { model }: VariantMerge, ou
 /** Merges and compares. Throws where a tensor is missing, has another dtype or shape, or changes though it should not. */
 export async function compareVariant(variant: Variant, merge: VariantMerge, output: string): Promise<Comparison & CommandAnswer> {
   const answer = await mergeVariant(variant, merge, output)
-  const [ours, before, truth, theirs] = await Promise.all([readFolder(output), readFolder(merge.model), readTensors(merge.truth!), merge.peft === null ? null : readTensors(merge.peft)])
+  const ofPeft = [merge.peft, merge.peftRoundedOnce].map((file) => (file === null ? null : readTensors(file)))
+  const [ours, before, truth, theirs, once] = await Promise.all([readFolder(output), readFolder(merge.model), readTensors(merge.truth!), ...ofPeft] as const)
   if (variant.options.includes('untie')) {
     const config = JSON.parse(await readFile(join(output, 'config.json'), 'utf8'))
     if (config.tie_word_embeddings !== false) throw new Error(`config.json still has tie_word_embeddings: ${config.tie_word_embeddings}`)
     untie(before as Map<string, StoredTensor>)
   }
   expectSameTensors(ours, before, truth)
-  return { ...answer, ...compare(ours, before, truth, theirs) }
+  return { ...answer, ...compare(ours, before, truth, theirs!, once!) }
 }
 
 function untie(model: Map<string, StoredTensor>): void {
@@ -123,12 +135,12 @@ function expectSameTensors(ours: StoredTensors, before: StoredTensors, truth: St
   }
 }
 
-function compare(ours: StoredTensors, before: StoredTensors, truth: StoredTensors, theirs: StoredTensors | null): Comparison {
-  let [elements, differing, unexplained, worse, ulps, peftWorstTensor] = [0, 0, 0, 0, 0, 0]
+function compare(ours: StoredTensors, before: StoredTensors, truth: StoredTensors, theirs: StoredTensors | null, once: StoredTensors | null): Comparison {
+  let [elements, differing, unexplained, worse, ulps, peftWorstTensor, crossings, crossing] = [0, 0, 0, 0, 0, 0, 0, 0]
   const [update, ourError, peftError] = [new Norm(), new Norm(), new Norm()]
   for (const name of new Set([...truth.keys(), ...(theirs?.keys() ?? [])])) {
     const [mine, old, exact, peft] = [ours.get(name)!, before.get(name)!, truth.get(name) ?? before.get(name)!, theirs?.get(name)]
-    const [y, w, t, p] = [valuesOf(mine), valuesOf(old), valuesOf(exact), peft && valuesOf(peft)]
+    const [y, w, t, p, q] = [mine, old, exact, peft, once?.get(name)].map((tensor) => tensor && valuesOf(tensor)) as [Float64Array, Float64Array, Float64Array, Float64Array | undefined, Float64Array | undefined]
     const largest = t.reduce((max, value, at) => Math.max(max, Math.abs(value - w[at]!)), 0)
     const [tensorUpdate, tensorPeftError] = [new Norm(), new Norm()]
     elements += t.length
@@ -139,6 +151,10 @@ function compare(ours: StoredTensors, before: StoredTensors, truth: StoredTensor
       const slack = 2 ** -24 * (4 * (Math.abs(w[at]!) + Math.abs(t[at]!)) + 32 * largest)
       if (!(error <= ulp(mine.dtype, t[at]!) / 2 + slack)) unexplained += 1
       ulps = Math.max(ulps, error / ulp(mine.dtype, Math.max(Math.abs(w[at]!), Math.abs(t[at]!))))
+      if (q !== undefined && q[at] !== y[at]) {
+        crossings += 1
+        crossing = Math.max(crossing, Math.abs(t[at]! - (y[at]! + q[at]!) / 2) / slack)
+      }
       ourError.add(error)
       tensorUpdate.add(t[at]! - w[at]!)
       if (p === undefined) continue
@@ -150,7 +166,7 @@ function compare(ours: StoredTensors, before: StoredTensors, truth: StoredTensor
     peftError.join(tensorPeftError)
     peftWorstTensor = Math.max(peftWorstTensor, tensorPeftError.over(tensorUpdate))
   }
-  const common = { elements, unexplained, ulps, ourError: ourError.over(update) }
+  const common = { elements, unexplained, ulps, ourError: ourError.over(update), ...(once === null ? { crossings: null, crossing: null } : { crossings, crossing }) }
   if (theirs === null) return { ...common, differing: null, worse: null, peftError: null, peftWorstTensor: null }
   return { ...common, differing, worse, peftError: peftError.over(update), peftWorstTensor }
 }

@@ -1,8 +1,11 @@
 """Writes every variant in every dtype below OUT, with what PEFT and float64 make of it, and OUT/variants.json:
 {"versions", "variants": [{"name", "feature", "dtype", "refused", "warned", "peftRoundsMore", "peftIsWrong",
-"peftIsWrongOn", "peftRaises", "options", "adapters": [[folder, weight]], "merges": [{"on", "model", "peft", "truth"}]}]}.
+"peftIsWrongOn", "peftRaises", "options", "adapters": [[folder, weight]], "merges": [{"on", "model", "peft",
+"peftRoundedOnce", "truth"}]}]}.
 
-`truth`, in float64, and `peft` are safetensors files with the tensors that change, or that only PEFT changes.
+`truth`, in float64, and `peft` are safetensors files with the tensors that change, or that only PEFT changes;
+`peftRoundedOnce`, in float16 and bfloat16 where PEFT is right, is `peft`, or where PEFT rounds more than once the same of its
+merge in float32, rounded to the dtype at the end.
 """
 
 import copy
@@ -20,7 +23,7 @@ import transformers
 from models import BASE, DTYPES, EVOLVED, add_noise, is_fp8, model, save_model
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from truth import applied_update, exact, expect_merge_is_forward, peft_merge, trained_update
+from truth import applied_update, exact, expect_merge_is_forward, peft_merge, peft_merge_in_float32, trained_update
 from variants import VARIANTS, Variant
 
 WORKERS = 2
@@ -67,7 +70,7 @@ def write_variant(variant: Variant, dtype: str, out: Path) -> dict:
     updates = [update_of(part, dtype, adapter, peft_model) for (part, adapter, _), peft_model in zip(parts, trained)]
     merges = []
     for on in (EVOLVED,) if variant.refused else (BASE, EVOLVED):
-        row = {"on": on, "model": models[on], "peft": None, "truth": None}
+        row = {"on": on, "model": models[on], "peft": None, "peftRoundedOnce": None, "truth": None}
         if not variant.refused:
             before = exact(model(variant.model, dtype, on), variant)
             truth = {}
@@ -76,11 +79,19 @@ def write_variant(variant: Variant, dtype: str, out: Path) -> dict:
                     truth[name] = truth.get(name, before[name]) + weight * difference
             row["truth"] = write_tensors(truth, folder / f"{on}.truth.safetensors")
             if not variant.peft_raises and not is_fp8(dtype):
-                theirs = peft_merge(model(variant.model, dtype, on), [(adapter, weight) for _, adapter, weight in parts], dtype, variant)
+                weighted = [(adapter, weight) for _, adapter, weight in parts]
+                theirs = peft_merge(model(variant.model, dtype, on), weighted, dtype, variant)
                 if "lm_head.weight" not in theirs and "lm_head.weight" in before:
                     theirs["lm_head.weight"] = theirs["model.embed_tokens.weight"].clone()
                 changed = {name: tensor for name, tensor in theirs.items() if name in truth or not torch.equal(tensor.double(), before[name])}
                 row["peft"] = write_tensors(changed, folder / f"{on}.peft.safetensors")
+                is_right = not variant.peft_is_wrong or on not in variant.peft_is_wrong_on
+                if is_right and DTYPES[dtype].itemsize == 2:
+                    row["peftRoundedOnce"] = row["peft"]
+                    if variant.peft_rounds_more:
+                        wide = peft_merge_in_float32(model(variant.model, dtype, on), weighted, variant)
+                        once = {name: wide[name].to(tensor.dtype) for name, tensor in changed.items()}
+                        row["peftRoundedOnce"] = write_tensors(once, folder / f"{on}.once.safetensors")
         merges.append(row)
     return {
         "name": variant.name,

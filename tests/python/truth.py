@@ -36,6 +36,11 @@ def peft_merge(model: torch.nn.Module, adapters: list[tuple[Path, float]], dtype
     return files_of(wrapped.merge_and_unload(adapter_names=[str(index) for index in range(len(adapters))]), dtype, variant.saved)
 
 
+def peft_merge_in_float32(model: torch.nn.Module, adapters: list[tuple[Path, float]], variant: Variant) -> Tensors:
+    """The same of the very same weights in float32, where nothing is rounded to the dtype on the way."""
+    return peft_merge(copy.deepcopy(model).float(), adapters, "f32", variant)
+
+
 def exact(model: torch.nn.Module, variant: Variant) -> Tensors:
     return exact_files(model, "untie" in variant.options, variant.saved)
 

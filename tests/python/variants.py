@@ -9,8 +9,7 @@ from models import DTYPES, EVOLVED
 
 ALL = tuple(DTYPES)
 IN_TORCH = ("f32", "f16", "bf16", "f64")
-# PEFT takes initial factors out of these alone, and so does the reader (patch/low-rank-edits.ts).
-PEFT_INITIALISES = ("f32", "f16", "bf16")
+# PEFT takes initial factors out of float32, float16 and bfloat16; fp8 is given to it widened.
 NOT_F64 = tuple(dtype for dtype in ALL if dtype != "f64")
 ONE = ("bf16",)
 
@@ -421,7 +420,7 @@ INITIALISED = [
         "pissa",
         "PiSSA",
         lora={**LINEAR, "init_lora_weights": "pissa"},
-        dtypes=PEFT_INITIALISES,
+        dtypes=NOT_F64,
         options=WITH_BASE,
         peft_rounds_more=ROUNDS_BASE,
         peft_is_wrong="the loader takes the factors of the evolved model",
@@ -430,7 +429,7 @@ INITIALISED = [
         "pissa-rslora",
         "PiSSA with use_rslora",
         lora={**LINEAR, "init_lora_weights": "pissa", "use_rslora": True},
-        dtypes=PEFT_INITIALISES,
+        dtypes=NOT_F64,
         options=WITH_BASE,
         peft_rounds_more=ROUNDS_BASE,
         peft_is_wrong="the loader takes the factors of the evolved model",
@@ -439,7 +438,7 @@ INITIALISED = [
         "pissa-patterns",
         "PiSSA with rank_pattern",
         lora={**LINEAR, **PATTERNS, "init_lora_weights": "pissa"},
-        dtypes=PEFT_INITIALISES,
+        dtypes=NOT_F64,
         options=WITH_BASE,
         peft_rounds_more=ROUNDS_BASE,
         peft_is_wrong="the loader takes the factors of the evolved model",
@@ -449,7 +448,7 @@ INITIALISED = [
         "PiSSA on Conv1D",
         model="gpt2",
         lora={**R4, "target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, "init_lora_weights": "pissa"},
-        dtypes=PEFT_INITIALISES,
+        dtypes=NOT_F64,
         options=WITH_BASE,
         peft_rounds_more=ROUNDS_BASE,
         peft_is_wrong="the loader takes the factors of the evolved model",
@@ -458,7 +457,7 @@ INITIALISED = [
         "pissa-with-embeddings",
         "PiSSA, with plain LoRA on embeddings",
         lora={**R4, "target_modules": ["embed_tokens", "q_proj"], "init_lora_weights": "pissa"},
-        dtypes=PEFT_INITIALISES,
+        dtypes=NOT_F64,
         options=WITH_BASE,
         peft_rounds_more=ROUNDS_BASE,
         peft_is_wrong="the loader takes the factors of the evolved model",
@@ -475,7 +474,7 @@ INITIALISED = [
         "olora",
         "OLoRA",
         lora={**LINEAR, "init_lora_weights": "olora"},
-        dtypes=PEFT_INITIALISES,
+        dtypes=NOT_F64,
         options=WITH_BASE,
         peft_rounds_more=ROUNDS_BASE,
         peft_is_wrong="the loader takes the factors of the evolved model",
