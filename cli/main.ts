@@ -4,6 +4,9 @@ import { addAccountCommands } from './commands/account.ts'
 import { addAnalyze } from './commands/analyze.ts'
 import { addDeprecate } from './commands/deprecate.ts'
 import { addDistTag } from './commands/dist-tag.ts'
+import { addEvaluate } from './commands/evaluate.ts'
+import { addEvolve } from './commands/evolve.ts'
+import { addFinetune } from './commands/finetune.ts'
 import { addGet } from './commands/get.ts'
 import { addInfo } from './commands/info.ts'
 import { addInit } from './commands/init.ts'
@@ -33,7 +36,7 @@ function createProgram(): Command {
     .showHelpAfterError('(--help tells more)')
     .addHelpText('after', `\nAnswers go to stdout, as JSON with --json; progress and notes go to stderr.\n\n${EXIT_HELP}`)
   addAccountCommands(program)
-  for (const add of [addInit, addPublish, addResolve, addAnalyze, addMatrix, addGet, addMerge, addVerify, addSearch, addInfo, addYank, addDeprecate, addDistTag, addJobs, addStorage, addToken, addOrg]) add(program)
+  for (const add of [addInit, addPublish, addResolve, addAnalyze, addMatrix, addGet, addMerge, addVerify, addFinetune, addEvolve, addEvaluate, addSearch, addInfo, addYank, addDeprecate, addDistTag, addJobs, addStorage, addToken, addOrg]) add(program)
   return program
 }
 

@@ -11,6 +11,22 @@ export function integerOption(min: number, max: number): (text: string) => numbe
   }
 }
 
+/** A number in a range. */
+export function numberOption(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text)
+    if (text.trim() === '' || !(value >= min && value <= max)) throw new InvalidArgumentError(`give a number from ${min} to ${max}.`)
+    return value
+  }
+}
+
+/** Names with commas between. */
+export function listOption(text: string): string[] {
+  const names = text.split(',').map((name) => name.trim())
+  if (names.includes('')) throw new InvalidArgumentError('give names with commas between.')
+  return names
+}
+
 /** For an option that may be given several times. */
 export function collectOption(value: string, earlier: readonly string[] = []): string[] {
   return [...earlier, value]
