@@ -1,4 +1,5 @@
 import { rm } from 'node:fs/promises'
+import { resolve, sep } from 'node:path'
 import type { Command } from 'commander'
 import { checkWeight } from '../../patch/derivation.ts'
 import type { LayOptions } from '../../patch/laying.ts'
@@ -9,11 +10,18 @@ import { planLocalMerge, writeLocalMerge } from '../local-merge.ts'
 import { describeProfile, mergeProfile } from '../merge-profile.ts'
 import { addLayOptions, chosenOptions, collectOption } from '../option-values.ts'
 import { openOutputFolder } from '../output-folder.ts'
+import { hubPlace, pushToHub } from '../push.ts'
 import { describeReason } from '../reasons.ts'
 import { addCommand, answerWith, type Answer, type CommonOptions, type Session } from '../session.ts'
 
 interface MergeOptions extends CommonOptions, Partial<LayOptions> {
-  output: string
+  output?: string
+  base_model_name_or_path?: string
+  peft_model_path?: string[]
+  output_dir?: string
+  push_to_hub?: string | true
+  hub_endpoint?: string
+  private?: boolean
   weight?: string[]
   base?: string[]
   force?: boolean
@@ -29,26 +37,62 @@ with PiSSA or OLoRA need it, and of others only structure is checked, and a warn
 Examples:
   portllm merge ./mistral-v2 ./triage-adapter --output ./merged
   portllm merge ./mistral-v2 ./pissa-adapter --base ./mistral-v1 --output ./merged
-  portllm merge ./mistral-v2 ./triage ./style --weight 0.8 --weight 0.5 --output ./merged`
+  portllm merge ./mistral-v2 ./triage ./style --weight 0.8 --weight 0.5 --output ./merged
+
+The words of the paper's merge_adapters.py say the same. --push_to_hub then puts the merged model into a repository of a
+Hub, with the token in HF_TOKEN; without a name the repository is the last two parts of the output folder:
+  portllm merge --base_model_name_or_path ./mistral-v2 --peft_model_path ./triage --output_dir ./lab/triage-v2 --push_to_hub
+  portllm merge ./mistral-v2 ./triage --output ./merged --push_to_hub lab/triage-v2 --hub_endpoint https://hub.example.org`
 
 export function addMerge(program: Command): void {
-  const command = addCommand(program, 'merge <model-folder> <patch-folders...>', 'merge patches onto a model, from folder to folder')
-    .requiredOption('-o, --output <folder>', 'folder to make')
+  const command = addCommand(program, 'merge [model-folder] [patch-folders...]', 'merge patches onto a model, from folder to folder')
+    .option('-o, --output <folder>', 'folder to make')
     .option('-w, --weight <weight>', 'weight of the first patch, then of the second, …; 1 where not given', collectOption)
     .option('-b, --base <model-folder>', 'the exact model that the patches were trained on; repeatable, one for each patch where they differ', collectOption)
     .option('-f, --force', 'replace an output folder that is not empty')
     .option('--profile', 'say where the time went')
+    .option('--base_model_name_or_path <folder>', 'the model, in place of the first argument')
+    .option('--peft_model_path <folder>', 'a patch, in place of the further arguments; repeatable', collectOption)
+    .option('--output_dir <folder>', 'the same as --output')
+    .option('--push_to_hub [organization/name]', 'then push the merged model to a repository of a Hub')
+    .option('--hub_endpoint <url>', 'address of the Hub (default: HF_ENDPOINT, then https://huggingface.co)')
+    .option('--private', 'make the repository a private one, where there is none yet')
     .addHelpText('after', EXAMPLES)
   addLayOptions(command)
-  answerWith(command, (session, options: MergeOptions, model: string, patches: string[]) => merge(session, options, model, patches))
+  answerWith(command, (session, options: MergeOptions, model: string | undefined, patches: string[]) => mergeAndPush(session, options, places(options, model, patches)))
 }
 
-async function merge(session: Session, options: MergeOptions, model: string, folders: readonly string[]): Promise<Answer> {
+interface Places {
+  readonly model: string
+  readonly patches: readonly string[]
+  readonly output: string
+}
+
+/** From the arguments, or from the words of the paper's script. */
+function places(options: MergeOptions, model: string | undefined, patches: readonly string[]): Places {
+  const { base_model_name_or_path: base, peft_model_path: named = [], output, output_dir } = options
+  if (base !== undefined && model !== undefined) throw usageError('The model is named twice: as an argument, and by --base_model_name_or_path.')
+  const place = { model: model ?? base, patches: [...patches, ...named], output: output ?? output_dir }
+  if (place.model === undefined || place.patches.length === 0) throw usageError('Name the folder of the model, then those of the patches (or --base_model_name_or_path and --peft_model_path).')
+  if (place.output === undefined) throw usageError('Name the folder to make with --output (or --output_dir).')
+  return { ...place, model: place.model, output: place.output }
+}
+
+async function mergeAndPush(session: Session, options: MergeOptions, { model, patches, output }: Places): Promise<Answer> {
+  const { push_to_hub: push } = options
+  if (push === undefined) return merge(session, options, { model, patches, output })
+  const place = hubPlace(push === true ? resolve(output).split(sep).slice(-2).join('/') : push, options)
+  const merged = await merge(session, options, { model, patches, output })
+  const pushed = await pushToHub(session, output, place)
+  return { json: { ...(merged.json as object), pushed }, text: `${merged.text}\n\nPushed to ${pushed}` }
+}
+
+async function merge(session: Session, options: MergeOptions, { model, patches: folders, output: path }: Places): Promise<Answer> {
   const weights = (options.weight ?? []).map(readWeight)
   if (weights.length > folders.length) throw usageError(`There are ${plural(weights.length, 'weight')} for ${plural(folders.length, 'patch', 'patches')}.`)
   const bases = options.base ?? []
   if (bases.length > 1 && bases.length !== folders.length) throw usageError(`There are ${bases.length} bases for ${plural(folders.length, 'patch', 'patches')}: name one for all, or one for each.`)
-  const output = await openOutputFolder(options.output, options.force ?? false)
+  const output = await openOutputFolder(path, options.force ?? false)
   try {
     const target = await readTarget(session, model)
     const patches: LocalPatch[] = []
