@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
-import { tameAllocator } from './ports/allocator.ts'
+import { tameAllocator } from '../gpu-runner/allocator.ts'
 
 // Loading the packages makes much garbage; by default V8 lets it grow to 300 MB before it looks.
 setFlagsFromString('--semi-space-growth-factor=1')

@@ -7,7 +7,7 @@ import type { Plan, PlanExtent } from './client.ts'
 import type { DownloadJournal } from './download-journal.ts'
 import { CliError, EXIT } from './exit.ts'
 import { formatBytes } from './format.ts'
-import { countReceived } from './garbage-collector.ts'
+import { countStreamed } from '../gpu-runner/garbage-collector.ts'
 import { explainNetworkError, TransientError, withRetries } from './network.ts'
 import type { Progress } from './progress.ts'
 import { USER_AGENT } from './version.ts'
@@ -151,7 +151,7 @@ async function fetchPiece(piece: Piece, file: FileHandle, plans: FreshPlan, inpu
       at += chunk.length
       counted += chunk.length
       count(chunk.length)
-      countReceived(chunk.length)
+      countStreamed(chunk.length)
     }
     if (at !== piece.end) throw new TransientError(`The store sent only ${at - piece.start} of ${extent.length} bytes of ${piece.path}`)
   }

@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { countStreamed } from './garbage-collector.ts'
 import { JobFailure } from './job-failure.ts'
 import type { SignedRequest } from './protocol.ts'
 import { beginRequest, isTransientStatus, pauseBefore, refusedByStore, responseOf, storeUnreachable } from './signed-request.ts'
@@ -40,6 +41,7 @@ export async function* download(source: SignedRequest, length: number, signal: A
         at += fresh.byteLength
         failures = 0
         yield fresh
+        countStreamed(chunk.byteLength)
       }
       if (at === length) return
       throw new Error(`the stream ended after ${at} of ${length} bytes`)

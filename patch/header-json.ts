@@ -4,6 +4,10 @@ import { SafetensorsError, type SafetensorsErrorCode } from './safetensors-error
 export const TENSOR_COUNT_CAP = 100_000
 const RANK_CAP = 16
 const NAME_CAP = 1024
+/** What a UTF-16 code unit takes at most, as \u0000. */
+const MOST_BYTES_PER_UNIT = 6
+/** Of a string with escapes, resolved at a time: the whole would be there three times. */
+const PIECE_BYTES = 1 << 16
 
 /** One tensor of a header, its values as written; null where the header leaves one out. */
 export interface HeaderEntry {
@@ -43,14 +47,14 @@ class Reader {
         metadata = this.#metadata()
         return
       }
-      if (key === '' || key.length > NAME_CAP) throw new SafetensorsError('bad-name', `a tensor name must have 1 to ${NAME_CAP} characters`, key)
+      if (key === '' || key.length > NAME_CAP) throw badName(key)
       if (names.has(key)) throw this.#duplicate(key)
       if (names.size === TENSOR_COUNT_CAP) throw new SafetensorsError('too-many-tensors', `the header names more than ${TENSOR_COUNT_CAP} tensors`)
       names.add(key)
       this.#tensor = key
       onTensor(this.#entry(key))
       this.#tensor = undefined
-    })
+    }, NAME_CAP * MOST_BYTES_PER_UNIT)
     this.#space()
     if (this.#at < this.#json.byteLength) throw this.#notJson()
     return metadata ?? {}
@@ -93,7 +97,7 @@ class Reader {
     return { name, dtype, shape, offsets }
   }
 
-  #object(code: SafetensorsErrorCode, what: string, readValue: (key: string) => void): void {
+  #object(code: SafetensorsErrorCode, what: string, readValue: (key: string) => void, mostBytes?: number): void {
     if (this.#space() !== BRACE) throw this.#unexpected(code, `${what} must be an object`)
     this.#at++
     if (this.#space() === BRACE_END) {
@@ -102,7 +106,7 @@ class Reader {
     }
     for (;;) {
       if (this.#space() !== QUOTE) throw this.#notJson()
-      const key = this.#string()
+      const key = this.#string(mostBytes)
       if (this.#space() !== COLON) throw this.#notJson()
       this.#at++
       readValue(key)
@@ -139,7 +143,8 @@ class Reader {
     }
   }
 
-  #string(): string {
+  /** Refuses as a name what is longer than `mostBytes`, unread. */
+  #string(mostBytes = Infinity): string {
     const start = ++this.#at
     let isEscaped = false
     for (; ; this.#at++) {
@@ -151,14 +156,24 @@ class Reader {
       this.#at++
     }
     const bytes = this.#json.subarray(start, this.#at++)
+    if (bytes.byteLength > mostBytes) throw badName()
     try {
-      const text = this.#utf8.decode(bytes)
-      const value = isEscaped ? (JSON.parse(`"${text}"`) as string) : text
+      const value = isEscaped ? this.#resolved(bytes) : this.#utf8.decode(bytes)
       if (value.isWellFormed()) return value
     } catch (error) {
       if (error instanceof SyntaxError) throw this.#notJson()
     }
     throw new SafetensorsError('bad-utf8', `the string at byte ${start - 1} of the header is not valid UTF-8`, this.#tensor)
+  }
+
+  #resolved(bytes: Uint8Array): string {
+    let text = ''
+    for (let start = 0, end = 0; start < bytes.byteLength; start = end) {
+      // Up to where neither an escape nor a character is cut.
+      while (end < bytes.byteLength && (end - start < PIECE_BYTES || (bytes[end]! & 0xc0) === 0x80)) end += bytes[end] !== BACKSLASH ? 1 : bytes[end + 1] === LETTER_U ? 6 : 2
+      text += JSON.parse(`"${this.#utf8.decode(bytes.subarray(start, end))}"`) as string
+    }
+    return text
   }
 
   #word(word: string): void {
@@ -188,6 +203,10 @@ class Reader {
   }
 }
 
+function badName(name?: string): SafetensorsError {
+  return new SafetensorsError('bad-name', `a tensor name must have 1 to ${NAME_CAP} characters`, name)
+}
+
 const QUOTE = 0x22
 const COMMA = 0x2c
 const ZERO = 0x30
@@ -196,6 +215,7 @@ const BRACKET = 0x5b
 const BACKSLASH = 0x5c
 const BRACKET_END = 0x5d
 const LETTER_N = 0x6e
+const LETTER_U = 0x75
 const BRACE = 0x7b
 const BRACE_END = 0x7d
 

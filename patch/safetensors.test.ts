@@ -115,6 +115,27 @@ describe('attacks on the header', () => {
     expect(parseHeader(bytes, size)).toMatchObject({ metadata: {}, tensors: [{ name: 'a\n😀', shape: [1, 2], begin: 0, end: 8 }] })
   })
 
+  it('resolves the escapes of a long string in pieces, wherever these end', () => {
+    const parts = ['\\u0041', '\\n', '\\\\', '\\"', 'x', '\u00e9', '\u20ac', '\u{1f600}', '\\ud83d\\ude00', '\\u0000']
+    let text = ''
+    for (let i = 0; text.length < 300_000; i++) text += parts[(i * i + (i >> 3)) % parts.length]
+    for (const shift of ['', 'a', 'ab', 'abc', 'abcd', 'abcde']) {
+      const json = `{"__metadata__":{"a":"${shift}${text}"}}`
+      const { bytes, size } = fileOf(json, 0)
+      expect(parseHeader(bytes, size).metadata.a === (JSON.parse(json) as { __metadata__: { a: string } }).__metadata__.a).toBe(true)
+    }
+    for (const [wrong, code] of [['\\u00', 'not-json'], ['\\x', 'not-json'], ['\\ud800', 'bad-utf8']] as const) {
+      const { bytes, size } = fileOf(`{"__metadata__":{"a":"${text}${wrong}"}}`, 0)
+      expect(codeOf(() => parseHeader(bytes, size))).toBe(code)
+    }
+  })
+
+  it('orders empty tensors at one place by code points, as UTF-8 does', () => {
+    const names = ['\u{1f600}', '\uffff', 'a', 'aa', 'a\u{1f600}', 'a\ue000', '\ud7ff']
+    const { bytes, size } = fileOf(`{${names.map((name) => `"${name}":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}`).join()}}`, 0)
+    expect(parseHeader(bytes, size).tensors.map(({ name }) => name)).toEqual(names.toSorted((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b))))
+  })
+
   it('keeps a tensor named __proto__ as data', () => {
     const { bytes, size } = fileOf(`{"__proto__":{${F32},"shape":[1],"data_offsets":[0,4]}}`, 4)
     expect(parseHeader(bytes, size).tensors[0]!.name).toBe('__proto__')

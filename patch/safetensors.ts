@@ -1,4 +1,4 @@
-import { DTYPE_BITS, isDtype, type Dtype } from './dtype.ts'
+import { DTYPE_BITS, type Dtype } from './dtype.ts'
 import { readHeaderJson, type HeaderEntry } from './header-json.ts'
 import { SafetensorsError } from './safetensors-error.ts'
 
@@ -11,6 +11,8 @@ export const EDGE_HEADER_CAP = 1 << 20
  * limit (100 MB; safetensors, MAX_HEADER_SIZE) would take more memory than a runner has to spare.
  */
 export const RUNNER_HEADER_CAP = 16 << 20
+
+const DTYPES = Object.keys(DTYPE_BITS) as Dtype[]
 
 export interface TensorInfo {
   readonly name: string
@@ -53,19 +55,21 @@ export function parseHeader(bytes: Uint8Array, fileSize: number, cap: number = R
   if (bytes.byteLength < dataOffset) throw new SafetensorsError('truncated', `the header has ${dataOffset} bytes, ${bytes.byteLength} are there`)
   const tensors: TensorInfo[] = []
   const metadata = readHeaderJson(bytes.subarray(8, dataOffset), (entry) => tensors.push(checkEntry(entry)))
-  tensors.sort((a, b) => a.begin - b.begin || a.end - b.end || (a.name < b.name ? -1 : 1))
+  tensors.sort((a, b) => a.begin - b.begin || a.end - b.end || (comesBefore(a.name, b.name) ? -1 : 1))
   checkCoverage(tensors, fileSize - dataOffset)
   return { dataOffset, tensors, metadata }
 }
 
 function checkEntry({ name, dtype, shape, offsets }: HeaderEntry): TensorInfo {
-  if (dtype === null || !isDtype(dtype)) throw new SafetensorsError('unknown-dtype', `dtype ${JSON.stringify(dtype).slice(0, 50)} is not one of ${Object.keys(DTYPE_BITS).join(', ')}`, name)
+  // One string for all of them, where each has brought its own.
+  const known = DTYPES.find((one) => one === dtype)
+  if (known === undefined) throw new SafetensorsError('unknown-dtype', `dtype ${JSON.stringify(dtype).slice(0, 50)} is not one of ${DTYPES.join(', ')}`, name)
   if (shape === null) throw new SafetensorsError('bad-shape', 'has no shape', name)
   const [begin, end] = offsets ?? []
   if (begin === undefined || end === undefined || begin > end) throw new SafetensorsError('bad-offsets', 'data_offsets must be [begin, end] with begin ≤ end', name)
-  const length = byteLength(shape, dtype, name)
-  if (end - begin !== length) throw new SafetensorsError('size-mismatch', `${dtype} ${JSON.stringify(shape)} takes ${length} bytes, data_offsets give ${end - begin}`, name)
-  return { name, dtype, shape, begin, end }
+  const length = byteLength(shape, known, name)
+  if (end - begin !== length) throw new SafetensorsError('size-mismatch', `${known} ${JSON.stringify(shape)} takes ${length} bytes, data_offsets give ${end - begin}`, name)
+  return { name, dtype: known, shape, begin, end }
 }
 
 /** Bytes of a tensor; throws where a product passes 2^53 or the bits do not fill whole bytes. */
@@ -80,6 +84,16 @@ function byteLength(shape: readonly number[], dtype: Dtype, tensor: string): num
   if (!Number.isSafeInteger(bits)) throw new SafetensorsError('shape-overflow', `${dtype} ${JSON.stringify(shape)} passes 2^53 bits`, tensor)
   if (bits % 8 !== 0) throw new SafetensorsError('bad-shape', `${dtype} ${JSON.stringify(shape)} does not fill whole bytes`, tensor)
   return bits / 8
+}
+
+/** By code points, which is the order of UTF-8; that of strings puts U+E000 to U+FFFF behind what lies above. */
+function comesBefore(a: string, b: string): boolean {
+  let at = 0
+  while (at < a.length && a.charCodeAt(at) === b.charCodeAt(at)) at++
+  const [x, y] = [a.charCodeAt(at), b.charCodeAt(at)]
+  const isSurrogate = (unit: number) => unit >= 0xd800 && unit < 0xe000
+  if (x >= 0xd800 && y >= 0xd800 && isSurrogate(x) !== isSurrogate(y)) return isSurrogate(y)
+  return a.length === at || x < y
 }
 
 function checkCoverage(tensors: readonly TensorInfo[], dataLength: number): void {

@@ -7,7 +7,7 @@ import { BlobMissingError, blobKey, type BlobStore, type ByteRange, type SignedR
 import type { Clock } from './clock.ts'
 import { DiskFullError, isDiskFull } from './disk-full.ts'
 import { signBlobUrl, type BlobConstraints } from './directory-blob-signature.ts'
-import { countStreamed } from './garbage-collector.ts'
+import { countStreamed } from '../../gpu-runner/garbage-collector.ts'
 import { readRange } from './read-range.ts'
 import { sendFile } from './send-file.ts'
 

@@ -3,7 +3,7 @@ import { packTensor, packedTensorBytes, type PackedTensor } from '../../gpu-runn
 import { freeBuffer } from '../../gpu-runner/free-buffer.ts'
 import { memoryBudget } from '../../gpu-runner/memory-budget.ts'
 import { blobKey, type BlobStore } from './blob-store.ts'
-import { countStreamed } from './garbage-collector.ts'
+import { countStreamed } from '../../gpu-runner/garbage-collector.ts'
 import { PinnedCache } from './pinned-cache.ts'
 import type { LocatedBytes, LocatedTensor, TensorMerger } from './tensor-merger.ts'
 

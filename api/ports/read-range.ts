@@ -1,7 +1,7 @@
 import type { FileHandle } from 'node:fs/promises'
 import { BLOCK_BYTES, returnBlock, takeBlock } from './block-pool.ts'
 import type { ByteRange } from './blob-store.ts'
-import { countStreamed } from './garbage-collector.ts'
+import { countStreamed } from '../../gpu-runner/garbage-collector.ts'
 
 interface Block { readonly memory: Buffer<ArrayBuffer>; readonly bytes: Buffer }
 

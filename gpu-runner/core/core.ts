@@ -39,9 +39,10 @@ export interface Core {
   countNonFinite(bytes: Uint8Array, dtype: Dtype): Promise<number>
   /**
    * What the core reads in a safetensors file of `fileSize` bytes, of which `bytes` are the first, the header at least.
-   * Offsets are from the start of the file. @throws CoreError, `invalid` where the header is unsound.
+   * In parts, in the order of the tensors' data; offsets are from the start of the file. @throws CoreError, `invalid` where
+   * the header is unsound.
    */
-  readHeader(bytes: Uint8Array, fileSize: number): Promise<TensorInfo[]>
+  readHeader(bytes: Uint8Array, fileSize: number): AsyncIterable<readonly TensorInfo[]>
   /** Writes merged files, each from one source file (merged-files.ts). */
   writeMergedFiles(job: MergedFilesJob): Promise<MergedFiles>
   /** One of them. */

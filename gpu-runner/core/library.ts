@@ -1,6 +1,7 @@
 import koffi, { type LibraryHandle } from 'koffi'
 import type { Dtype } from '../../patch/dtype.ts'
 import type { TensorInfo } from '../../patch/safetensors.ts'
+import { tameAllocator } from '../allocator.ts'
 import { buildCore } from './build.ts'
 
 /** Numbers of portllm_core.h. */
@@ -31,6 +32,12 @@ export type TensorHandle = bigint
 export type SourceHandle = bigint
 
 const MESSAGE_SIZE = 512
+/** Of a header's description in JSON, given at a time: most headers are shorter. */
+const HEADER_PART_BYTES = 2 ** 20
+/** Any one tensor's is shorter. */
+const SHORT_HEADER_PART_BYTES = 2 ** 14
+/** Counted sooner than a thread is asked. */
+const COUNTED_AT_ONCE = 2 ** 16
 
 /** The C functions, typed; each throws or rejects with CoreError. Memory passed in is kept alive until the call ends. */
 export interface Library {
@@ -55,7 +62,7 @@ export interface Library {
   countNonFinite(bytes: Uint8Array, dtype: number): Promise<number>
   initialFactors(method: number, base: NativeVector, rows: number, cols: number, rank: number, threads: number, left: Float32Array, right: Float32Array): Promise<void>
   /** See Core. */
-  readHeader(bytes: Uint8Array, fileSize: number): Promise<TensorInfo[]>
+  readHeader(bytes: Uint8Array, fileSize: number): AsyncGenerator<readonly TensorInfo[], void, undefined>
   openSource(file: number): SourceHandle
   freeSource(source: SourceHandle): void
   /** `operands`: two 64-bit words each, as portllm_operand; `control`: as many as portllm_control has. */
@@ -101,9 +108,12 @@ export const CONTROL_WORDS = 9
 
 let opened: Promise<Library> | undefined
 
-/** Loads the shared library once per process, compiling it first where needed. */
+/** Loads the shared library once per process, compiling it first where needed. From then on the process keeps no large buffers that are freed. */
 export function openLibrary(): Promise<Library> {
-  opened ??= buildCore().then(bind)
+  opened ??= buildCore().then((file) => {
+    tameAllocator()
+    return bind(file)
+  })
   opened.catch(() => (opened = undefined))
   return opened
 }
@@ -133,7 +143,7 @@ function bind(file: string): Library {
   const free = handle.func('portllm_tensor_free', 'void', [tensorPointer])
   const count = failing('portllm_count_non_finite', [memory, 'uint64_t', 'int32_t', memory])
   const initial = failing('portllm_initial_factors', ['int32_t', memory, 'uint64_t', 'int32_t', 'uint64_t', 'uint64_t', 'uint64_t', 'uint32_t', memory, 'uint64_t', memory, 'uint64_t'])
-  const header = failing('portllm_read_header', [memory, 'uint64_t', 'uint64_t', memory, 'uint64_t', memory])
+  const header = failing('portllm_read_header', [memory, 'uint64_t', 'uint64_t', 'uint64_t', memory, 'uint64_t', memory])
   const sourceOpen = failing('portllm_source_open', ['int32_t', koffi.out(koffi.pointer(sourcePointer))])
   const sourceFree = handle.func('portllm_source_free', 'void', [sourcePointer])
   const write = failing('portllm_write_segments', [memory, 'uint64_t', memory, 'uint64_t', 'int32_t', 'uint32_t', 'int32_t', memory])
@@ -173,16 +183,22 @@ function bind(file: string): Library {
     free: (tensor) => free(tensor),
     async countNonFinite(bytes, dtype) {
       const total = new Float64Array(1)
-      await call(count, [bytes, bytes.byteLength, dtype, total])
+      const args = [bytes, bytes.byteLength, dtype, total]
+      if (bytes.byteLength <= COUNTED_AT_ONCE) callNow(count, args)
+      else await call(count, args)
       return total[0]!
     },
     initialFactors: (method, { bytes, dtype }, rows, cols, rank, threads, left, right) =>
       call(initial, [method, bytes, bytes.byteLength, dtype, rows, cols, rank, threads, left, left.length, right, right.length]),
-    async readHeader(bytes, fileSize) {
-      const length = new BigUint64Array(1)
-      for (let json = Buffer.allocUnsafeSlow(2 * bytes.byteLength + 64); ; json = Buffer.allocUnsafeSlow(Number(length[0]))) {
-        await call(header, [bytes, bytes.byteLength, fileSize, json, json.byteLength, length])
-        if (length[0]! <= json.byteLength) return JSON.parse(json.toString('utf8', 0, Number(length[0]))) as TensorInfo[]
+    async *readHeader(bytes, fileSize) {
+      const json = Buffer.allocUnsafeSlow(Math.min(HEADER_PART_BYTES, SHORT_HEADER_PART_BYTES + 4 * bytes.byteLength))
+      const part = new BigUint64Array(3)
+      for (let first = 0n; ; ) {
+        await call(header, [bytes, bytes.byteLength, fileSize, first, json, json.byteLength, part])
+        const [tensors, next, length] = part as unknown as [bigint, bigint, bigint]
+        yield JSON.parse(json.toString('utf8', 0, Number(length))) as TensorInfo[]
+        if (next >= tensors) return
+        first = next
       }
     },
     openSource(file) {

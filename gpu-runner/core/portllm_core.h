@@ -168,12 +168,17 @@ PORTLLM_EXPORT int32_t portllm_count_non_finite(const void *bytes, uint64_t size
 
 /*
  * Reads the header of a safetensors file from its first bytes and checks it: `size` of the file's `file_size` bytes, the
- * header at least. Gives its tensors in the order of their data as JSON, with offsets from the start of the file:
- * [{"name":…,"dtype":…,"shape":[…],"begin":…,"end":…}, …]. `length` receives the length of the text; it is written
- * where `json_size` is at least that.
+ * header at least. Gives its tensors in the order of their data, from number `first` on as many as `json` has room for (16 KiB
+ * hold any one), as JSON with offsets from the start of the file: [{"name":…,"dtype":…,"shape":[…],"begin":…,"end":…}, …].
  */
-PORTLLM_EXPORT int32_t portllm_read_header(const void *bytes, uint64_t size, uint64_t file_size,
-                                           char *json, uint64_t json_size, uint64_t *length,
+typedef struct {
+  uint64_t tensors; /* of the whole header */
+  uint64_t next;    /* the first that is not among those given */
+  uint64_t length;  /* of the text */
+} portllm_header_part;
+
+PORTLLM_EXPORT int32_t portllm_read_header(const void *bytes, uint64_t size, uint64_t file_size, uint64_t first,
+                                           char *json, uint64_t json_size, portllm_header_part *part,
                                            char *message, size_t message_size);
 
 /* A safetensors file that is open for reading, with its header as the core has read and checked it. */

@@ -20,8 +20,11 @@ constexpr StoredDtype kDtypes[] = {
     {"U64", 64, -1}, {"F4", 4, -1}, {"F6_E2M3", 6, -1}, {"F6_E3M2", 6, -1},
 };
 
+// Of the JSON of a tensor: "a":{"dtype":"U8","shape":[],"data_offsets":[0,1]}
+constexpr uint64_t kShortestTensor = 50;
+
 // Code units of the same text in UTF-16, by which the names are measured.
-uint64_t utf16_length(const std::string &text) {
+uint64_t utf16_length(std::string_view text) {
   uint64_t length = 0;
   for (const char c : text) {
     const auto byte = static_cast<uint8_t>(c);
@@ -66,13 +69,17 @@ void append_utf8(std::string &text, uint32_t code) {
 // Reads only what a header may hold, so nothing nests deeper than an array within a tensor.
 class HeaderReader {
  public:
-  HeaderReader(const uint8_t *json, uint64_t size) : json_(json), at_(json), end_(json + size) {}
+  HeaderReader(const uint8_t *json, uint64_t size, Header &header) : json_(json), at_(json), end_(json + size), header_(header) {}
 
-  std::vector<StoredTensor> tensors() {
-    std::vector<StoredTensor> tensors;
+  void read() {
+    std::vector<StoredTensor> &tensors = header_.tensors;
+    const auto size = static_cast<uint64_t>(end_ - at_);
     bool has_metadata = false;
+    // No room that is not used is ever touched, and none has to be copied.
+    tensors.reserve(std::min(kTensorCap, size / kShortestTensor));
+    header_.names.reserve(size);  // an escape is longer than what it stands for
     if (at_ == end_ || *at_ != '{') fail(PORTLLM_INVALID, "the header must start with {");
-    object("the header", [&](std::string key) {
+    object("the header", [&](const std::string &key) {
       if (key == "__metadata__") {
         if (has_metadata) fail_twice(key);
         has_metadata = true;
@@ -81,34 +88,43 @@ class HeaderReader {
       }
       if (tensors.size() == kTensorCap) fail(PORTLLM_INVALID, "the header names more than %llu tensors", Number{kTensorCap});
       if (key.empty() || utf16_length(key) > kNameCap) fail(PORTLLM_INVALID, "a tensor name must have 1 to %llu characters", Number{kNameCap});
-      tensors.push_back(tensor(std::move(key)));
+      tensors.push_back(tensor(kept(key)));
     });
     if (space() >= 0) fail_syntax();
-    std::vector<const std::string *> names;
-    for (const StoredTensor &one : tensors) names.push_back(&one.name);
+    std::vector<std::string_view> names;
+    names.reserve(tensors.size());
+    for (const StoredTensor &one : tensors) names.push_back(one.name);
     refuse_twice(names);
-    return tensors;
   }
 
  private:
   const uint8_t *json_, *at_, *end_;
+  Header &header_;
+  std::string_view written_;  // the last string, as it is written
+
+  // The key that was read last, to be kept.
+  std::string_view kept(const std::string &key) {
+    if (written_.size() == key.size()) return written_;
+    std::vector<char> &names = header_.names;
+    const size_t start = names.size();
+    names.insert(names.end(), key.begin(), key.end());
+    return {names.data() + start, key.size()};
+  }
 
   void metadata() {
     if (space() == 'n') return word("null");
-    std::vector<std::string> keys;
-    object("__metadata__", [&](std::string key) {
+    std::vector<std::string_view> keys;
+    object("__metadata__", [&](const std::string &key) {
       if (keys.size() == kTensorCap) fail(PORTLLM_INVALID, "__metadata__ has more than %llu entries", Number{kTensorCap});
       if (space() != '"') fail_unexpected("every entry of __metadata__", "a string");
+      keys.push_back(kept(key));
       string();
-      keys.push_back(std::move(key));
     });
-    std::vector<const std::string *> names;
-    for (const std::string &key : keys) names.push_back(&key);
-    refuse_twice(names);
+    refuse_twice(keys);
   }
 
-  StoredTensor tensor(std::string name) {
-    StoredTensor read{std::move(name), nullptr, {}, 0, 0};
+  StoredTensor tensor(std::string_view name) {
+    StoredTensor read{name, nullptr, header_.dimensions.size(), 0, 0, 0};
     bool has_shape = false;
     std::vector<uint64_t> offsets;
     object("a tensor", [&](const std::string &key) {
@@ -123,7 +139,9 @@ class HeaderReader {
       } else if (key == "shape") {
         if (has_shape) fail_twice(key);
         has_shape = true;
-        read.shape = integers("shape", kDimensionCap);
+        const std::vector<uint64_t> shape = integers("shape", kDimensionCap);
+        header_.dimensions.insert(header_.dimensions.end(), shape.begin(), shape.end());
+        read.dimension_count = shape.size();
       } else if (key == "data_offsets") {
         if (!offsets.empty()) fail_twice(key);
         offsets = integers("data_offsets", 2);
@@ -142,9 +160,9 @@ class HeaderReader {
     return read;
   }
 
-  static uint64_t tensor_bytes(const StoredTensor &tensor) {
+  uint64_t tensor_bytes(const StoredTensor &tensor) const {
     uint64_t elements = 1, bits;
-    for (const uint64_t dimension : tensor.shape) {
+    for (const uint64_t dimension : header_.shape(tensor)) {
       if (__builtin_mul_overflow(elements, dimension, &elements) || elements > kMaxInteger) {
         fail(PORTLLM_INVALID, "tensor %s: the product of its shape passes 2^53", quoted(tensor.name).c_str());
       }
@@ -166,10 +184,10 @@ class HeaderReader {
     }
     for (;;) {
       if (space() != '"') fail_syntax();
-      std::string key = string();
+      const std::string key = string();
       if (space() != ':') fail_syntax();
       at_++;
-      read_value(std::move(key));
+      read_value(key);
       const int next = space();
       if (next != ',' && next != '}') fail_syntax();
       at_++;
@@ -213,6 +231,7 @@ class HeaderReader {
     for (;;) {
       if (at_ == end_ || *at_ < 0x20) fail_syntax();
       if (*at_ == '"') {
+        written_ = {reinterpret_cast<const char *>(start + 1), static_cast<size_t>(at_ - start - 1)};
         at_++;
         return text;
       }
@@ -275,13 +294,13 @@ class HeaderReader {
   }
 
   // By sorting, since names can be chosen to collide in a hash table.
-  static void refuse_twice(std::vector<const std::string *> &names) {
-    std::sort(names.begin(), names.end(), [](const std::string *a, const std::string *b) { return *a < *b; });
-    const auto same = std::adjacent_find(names.begin(), names.end(), [](const std::string *a, const std::string *b) { return *a == *b; });
-    if (same != names.end()) fail_twice(**same);
+  static void refuse_twice(std::vector<std::string_view> &names) {
+    std::sort(names.begin(), names.end());
+    const auto same = std::adjacent_find(names.begin(), names.end());
+    if (same != names.end()) fail_twice(*same);
   }
 
-  [[noreturn]] static void fail_twice(const std::string &key) {
+  [[noreturn]] static void fail_twice(std::string_view key) {
     fail(PORTLLM_INVALID, "the key %s appears twice in one object of the header", quoted(key).c_str());
   }
 
@@ -312,28 +331,38 @@ void check_coverage(const std::vector<StoredTensor> &tensors, uint64_t data_leng
 
 }  // namespace
 
-std::string described(const Header &header) {
-  std::string text = "[";
+namespace {
+
+std::string described(const StoredTensor &tensor, const Shape &shape) {
+  std::string text = "{\"name\":\"";
   char number[32];
-  for (const StoredTensor &tensor : header.tensors) {
-    if (text.size() > 1) text += ',';
-    text += "{\"name\":\"";
-    for (const char c : tensor.name) {
-      if (static_cast<uint8_t>(c) >= 0x20 && c != '"' && c != '\\') {
-        text += c;
-      } else {
-        std::snprintf(number, sizeof number, "\\u%04x", static_cast<unsigned>(static_cast<uint8_t>(c)));
-        text += number;
-      }
+  for (const char c : tensor.name) {
+    if (static_cast<uint8_t>(c) >= 0x20 && c != '"' && c != '\\') {
+      text += c;
+    } else {
+      std::snprintf(number, sizeof number, "\\u%04x", static_cast<unsigned>(static_cast<uint8_t>(c)));
+      text += number;
     }
-    text += std::string("\",\"dtype\":\"") + tensor.dtype->name + "\",\"shape\":[";
-    for (size_t i = 0; i < tensor.shape.size(); i++) text += (i ? "," : "") + std::to_string(tensor.shape[i]);
-    text += "],\"begin\":" + std::to_string(tensor.begin) + ",\"end\":" + std::to_string(tensor.end) + '}';
+  }
+  text += std::string("\",\"dtype\":\"") + tensor.dtype->name + "\",\"shape\":[";
+  for (const uint64_t &size : shape) text += (&size == shape.begin() ? "" : ",") + std::to_string(size);
+  return text + "],\"begin\":" + std::to_string(tensor.begin) + ",\"end\":" + std::to_string(tensor.end) + '}';
+}
+
+}  // namespace
+
+std::string described(const Header &header, uint64_t &next, uint64_t room) {
+  std::string text = "[";
+  for (; next < header.tensors.size(); next++) {
+    const std::string one = described(header.tensors[next], header.shape(header.tensors[next]));
+    if (text.size() + 1 + one.size() + 1 > room) break;
+    if (text.size() > 1) text += ',';
+    text += one;
   }
   return text + ']';
 }
 
-std::string quoted(const std::string &name) {
+std::string quoted(std::string_view name) {
   constexpr uint64_t kShown = 100;
   std::string text = "\"";
   uint64_t end = std::min<uint64_t>(name.size(), kShown);
@@ -354,7 +383,8 @@ uint64_t header_length(const uint8_t *bytes, uint64_t size, uint64_t file_size) 
 Header read_header(const uint8_t *bytes, uint64_t size, uint64_t file_size) {
   const uint64_t data_offset = header_length(bytes, size, file_size);
   if (size < data_offset) fail(PORTLLM_INVALID, "the header has %llu bytes, %llu are there", Number{data_offset}, Number{size});
-  Header header{data_offset, HeaderReader(bytes + 8, data_offset - 8).tensors()};
+  Header header{data_offset, {}, {}, {}};
+  HeaderReader(bytes + 8, data_offset - 8, header).read();
   std::sort(header.tensors.begin(), header.tensors.end(), [](const StoredTensor &a, const StoredTensor &b) {
     return a.begin != b.begin ? a.begin < b.begin : a.end != b.end ? a.end < b.end : a.name < b.name;
   });

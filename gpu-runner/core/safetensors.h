@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace portllm {
@@ -21,16 +22,31 @@ struct StoredDtype {
 };
 
 struct StoredTensor {
-  std::string name;  // UTF-8; may hold any character
+  std::string_view name;  // UTF-8; may hold any character
   const StoredDtype *dtype;
-  std::vector<uint64_t> shape;
+  uint64_t first_dimension, dimension_count;
   uint64_t begin;  // first byte, counted from the start of the file
   uint64_t end;
 };
 
+// A tensor's sizes.
+struct Shape {
+  const uint64_t *sizes;
+  uint64_t count;
+
+  const uint64_t *begin() const { return sizes; }
+  const uint64_t *end() const { return sizes + count; }
+};
+
+// Refers to the bytes that it was read from. Few blocks of memory of its own, however many tensors: thousands of small ones
+// would stay with the allocator of the thread.
 struct Header {
   uint64_t data_offset;
   std::vector<StoredTensor> tensors;  // in the order of their data, which they cover without a gap
+  std::vector<uint64_t> dimensions;
+  std::vector<char> names;  // those that the bytes hold with escapes; it never grows, so that the views into it hold
+
+  Shape shape(const StoredTensor &tensor) const { return {dimensions.data() + tensor.first_dimension, tensor.dimension_count}; }
 };
 
 // Length of a file's header, prefix and JSON, from the `size` first bytes of the file (8 are looked at).
@@ -40,10 +56,11 @@ uint64_t header_length(const uint8_t *bytes, uint64_t size, uint64_t file_size);
 // Time and memory are linear in the header.
 Header read_header(const uint8_t *bytes, uint64_t size, uint64_t file_size);
 
-// The tensors as JSON, for holding this reading against another one (portllm_read_header).
-std::string described(const Header &header);
+// As many tensors from `next` on as `room` bytes hold as JSON, for holding this reading against another one
+// (portllm_read_header); `next` becomes the first that is left out.
+std::string described(const Header &header, uint64_t &next, uint64_t room);
 
 // A name for a sentence: in quotes, cut, and without control characters.
-std::string quoted(const std::string &name);
+std::string quoted(std::string_view name);
 
 }  // namespace portllm

@@ -38,23 +38,25 @@ void read_exactly(int file, uint8_t *to, uint64_t size, uint64_t offset) {
   }
 }
 
-Header read_header_of(int file) {
-  const auto size = static_cast<uint64_t>(status_of(file, "the source").st_size);
+uint64_t size_of(int file) { return static_cast<uint64_t>(status_of(file, "the source").st_size); }
+
+std::vector<uint8_t> header_bytes_of(int file) {
+  const uint64_t size = size_of(file);
   uint8_t first[8] = {};
   read_exactly(file, first, std::min<uint64_t>(size, sizeof first), 0);
   std::vector<uint8_t> bytes(header_length(first, size, size));
   read_exactly(file, bytes.data(), bytes.size(), 0);
-  return read_header(bytes.data(), bytes.size(), size);
+  return bytes;
 }
 
 // Whether `cols` is the product of the shape's last dimensions: one row of the tensor as some matrix.
-bool is_row_of(uint64_t cols, const std::vector<uint64_t> &shape) {
+bool is_row_of(uint64_t cols, const Shape &shape) {
   uint64_t product = 1;
-  for (auto dimension = shape.rbegin(); dimension != shape.rend(); ++dimension) {
-    product *= *dimension;
+  for (uint64_t left = shape.count; left > 0; left--) {
+    product *= shape.sizes[left - 1];
     if (product == cols) return true;
   }
-  return cols == 1 && shape.empty();
+  return cols == 1 && shape.count == 0;
 }
 
 // The tensor that holds the bytes [begin, end) of the file, which are not none.
@@ -74,7 +76,7 @@ void check_rows(const Header &header, uint64_t begin, uint64_t length, int32_t d
   if (!stored) fail(PORTLLM_INVALID, "%s takes %llu bytes from byte %llu of its source, which are not of one tensor", user.c_str(), Number{length}, Number{begin});
   const std::string name = quoted(stored->name);
   if (stored->dtype->dtype != dtype) fail(PORTLLM_INVALID, "%s takes the tensor %s with another dtype than its %s", user.c_str(), name.c_str(), stored->dtype->name);
-  if (!is_row_of(cols, stored->shape) || (begin - stored->begin) % (cols * element_bytes(dtype)) != 0) {
+  if (!is_row_of(cols, header.shape(*stored)) || (begin - stored->begin) % (cols * element_bytes(dtype)) != 0) {
     fail(PORTLLM_INVALID, "%s takes rows of %llu elements from byte %llu of the tensor %s, which does not consist of such rows", user.c_str(), Number{cols},
          Number{begin - stored->begin}, name.c_str());
   }
@@ -161,7 +163,8 @@ CheckedOutputs check_outputs(const portllm_output *outputs, uint64_t count, cons
 
 using namespace portllm;
 
-portllm_source::portllm_source(int from) : file(-1), header(read_header_of(from)) {
+portllm_source::portllm_source(int from)
+    : file(-1), header_bytes(header_bytes_of(from)), header(read_header(header_bytes.data(), header_bytes.size(), size_of(from))) {
   file = fcntl(from, F_DUPFD_CLOEXEC, 0);
   if (file < 0) fail(PORTLLM_IO, "opening the source: %s", std::strerror(errno));
 }
@@ -170,13 +173,18 @@ portllm_source::~portllm_source() {
   if (file >= 0) close(file);
 }
 
-extern "C" int32_t portllm_read_header(const void *bytes, uint64_t size, uint64_t file_size, char *json, uint64_t json_size,
-                                       uint64_t *length, char *message, size_t message_size) {
+extern "C" int32_t portllm_read_header(const void *bytes, uint64_t size, uint64_t file_size, uint64_t first, char *json, uint64_t json_size,
+                                       portllm_header_part *part, char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
-    if (!bytes || !length || (!json && json_size)) fail(PORTLLM_INVALID, "an argument is null");
-    const std::string text = described(read_header(static_cast<const uint8_t *>(bytes), size, file_size));
-    *length = text.size();
-    if (text.size() <= json_size) std::memcpy(json, text.data(), text.size());
+    if (!bytes || !part || !json) fail(PORTLLM_INVALID, "an argument is null");
+    const Header header = read_header(static_cast<const uint8_t *>(bytes), size, file_size);
+    uint64_t next = first;
+    const std::string text = described(header, next, json_size);
+    if (text.size() > json_size || (next == first && first < header.tensors.size())) {
+      fail(PORTLLM_INVALID, "%llu bytes have no room for tensor %llu of the header", Number{json_size}, Number{first});
+    }
+    std::memcpy(json, text.data(), text.size());
+    *part = {header.tensors.size(), next, text.size()};
   });
 }
 

@@ -26,6 +26,7 @@ CheckedOutputs check_outputs(const portllm_output *outputs, uint64_t count, cons
 
 struct portllm_source {
   int file;  // the core's own descriptor
+  std::vector<uint8_t> header_bytes;
   portllm::Header header;
 
   explicit portllm_source(int from);

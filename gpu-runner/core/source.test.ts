@@ -124,6 +124,21 @@ test('operands are rows of one tensor too', async () => {
   expect(await write([twice], { operands: [[source, A], [source, A]] })).toBe('written')
 })
 
+test('a header that is long is read in parts, which are the whole', async () => {
+  const entries = Array.from({ length: 30_000 }, (_, i) => ({ name: `model.layers.${i}.\u00e9\n"\u{1f600}`, dtype: 'U8' as const, shape: i % 3 === 0 ? [] : [1, 1] }))
+  const bytes = writeHeader(entries)
+  let count = 0
+  let parts = 0
+  for await (const part of library.readHeader(bytes, bytes.length + entries.length)) {
+    parts++
+    for (const one of part) {
+      const at = bytes.length + count
+      expect(one).toEqual({ ...entries[count++], begin: at, end: at + 1 })
+    }
+  }
+  expect([count, parts > 2]).toEqual([30_000, true])
+})
+
 test('handles that are none are refused everywhere, and freed twice without harm', async () => {
   const gone = freed('BF16', 6, 8)
   library.free(gone)

@@ -4,7 +4,7 @@ import { sha256Hex, startObjectServer } from '../object-server.ts'
 import type { IngestSpec, Progress } from '../protocol.ts'
 import type { Dtype } from '../../patch/dtype.ts'
 import { sampleConfig } from '../../patch/sample-manifests.ts'
-import { writeHeader } from '../../patch/safetensors.ts'
+import { writeHeader, type TensorInfo } from '../../patch/safetensors.ts'
 import { runIngest } from './ingest.ts'
 
 const server = await startObjectServer()
@@ -43,6 +43,15 @@ function ingest(subject: IngestSpec['subject'], files: Record<string, Buffer | s
     }),
   }
   return runIngest(spec, { core: by, signal, report: (now) => progress.push(now) })
+}
+
+/** What the core reads, changed, in two parts. */
+async function* reading(bytes: Uint8Array, size: number, change: (read: readonly TensorInfo[]) => readonly TensorInfo[]): AsyncGenerator<readonly TensorInfo[]> {
+  const all: TensorInfo[] = []
+  for await (const part of core.readHeader(bytes, size)) all.push(...part)
+  const changed = change(all)
+  yield changed.slice(0, 1)
+  yield changed.slice(1)
 }
 
 async function rejection(...args: Parameters<typeof ingest>): Promise<string[]> {
@@ -130,12 +139,13 @@ describe('a model', () => {
   })
 
   test.each<[string, typeof core.readHeader, RegExp]>([
-    ['nothing', () => Promise.reject(new CoreError('invalid', 'it is odd')), /the merge core reads the header otherwise \(it is odd\)/],
-    ['less', async (bytes, size) => (await core.readHeader(bytes, size)).slice(1), /otherwise \(2 tensors instead of 3\)/],
-    ['another name', async (bytes, size) => (await core.readHeader(bytes, size)).map((read, i) => (i === 1 ? { ...read, name: 'x' } : read)), /"model.odd".*F32 \[5,3\] at bytes \d+ to \d+ is not there/],
-    ['another dtype', async (bytes, size) => (await core.readHeader(bytes, size)).map((read) => ({ ...read, dtype: 'U8' as const })), /"model.odd".*is U8/],
-    ['another shape', async (bytes, size) => (await core.readHeader(bytes, size)).map((read) => ({ ...read, shape: read.shape.toReversed() })), /"model.odd".*is F32 \[3,5\]/],
-    ['another place', async (bytes, size) => (await core.readHeader(bytes, size)).map((read) => ({ ...read, end: read.end + 1 })), /"model.small".*bytes \d+ to \d+ is U8/],
+    ['nothing', async function* () { throw new CoreError('invalid', 'it is odd') }, /the merge core reads the header otherwise \(it is odd\)/],
+    ['less', (bytes, size) => reading(bytes, size, (read) => read.slice(1)), /otherwise \(2 tensors instead of 3\)|"model.small".*is "model.odd"/],
+    ['more', (bytes, size) => reading(bytes, size, (read) => [...read, read[0]!]), /otherwise \(4 tensors instead of 3\)/],
+    ['another name', (bytes, size) => reading(bytes, size, (read) => read.map((one, i) => (i === 1 ? { ...one, name: 'x' } : one))), /"model.odd".*F32 \[5,3\] at bytes \d+ to \d+ is "x", F32/],
+    ['another dtype', (bytes, size) => reading(bytes, size, (read) => read.map((one) => ({ ...one, dtype: 'U8' as const }))), /"model.odd".*is "model.odd", U8/],
+    ['another shape', (bytes, size) => reading(bytes, size, (read) => read.map((one) => ({ ...one, shape: one.shape.toReversed() }))), /"model.odd".*is "model.odd", F32 \[3,5\]/],
+    ['another place', (bytes, size) => reading(bytes, size, (read) => read.map((one) => ({ ...one, end: one.end + 1 }))), /"model.small".*bytes \d+ to \d+ is "model.small", U8/],
   ])('is rejected where the core reads %s in its header', async (_name, readHeader, message) => {
     const result = await ingest('model', model, {}, [], { ...core, readHeader })
     expect(result).toMatchObject({ rejection: [{ code: 'safetensors-read-differently', file: 'model.safetensors', message: expect.stringMatching(message) }] })
@@ -147,6 +157,9 @@ describe('a model', () => {
     ['a shard that is not there', { 'model.a': 'model-1.safetensors', 'model.b': 'model-3.safetensors' }, ['index-missing-file model.safetensors.index.json model.b', 'index-unlisted-tensor model-2.safetensors model.b']],
     ['one tensor less', { 'model.a': 'model-1.safetensors' }, ['index-unlisted-tensor model-2.safetensors model.b']],
     ['a way out of the folder', { 'model.a': 'model-1.safetensors', 'model.b': '../model-2.safetensors' }, ['index-missing-file model.safetensors.index.json model.b', 'index-unlisted-tensor model-2.safetensors model.b']],
+    ['a file from the root', { 'model.a': 'model-1.safetensors', 'model.b': '/model-2.safetensors' }, ['index-missing-file model.safetensors.index.json model.b', 'index-unlisted-tensor model-2.safetensors model.b']],
+    ['a file by a detour', { 'model.a': 'model-1.safetensors', 'model.b': 'x/../model-2.safetensors' }, ['index-missing-file model.safetensors.index.json model.b', 'index-unlisted-tensor model-2.safetensors model.b']],
+    ['__proto__', { 'model.a': 'model-1.safetensors', 'model.b': 'model-2.safetensors', ['__proto__']: 'model-2.safetensors' }, ['index-missing-tensor model.safetensors.index.json __proto__']],
   ])('is rejected where its index names %s', async (_name, map, expected) => {
     expect(await rejection('model', sharded(map))).toEqual(expected)
   })

@@ -1,13 +1,11 @@
 import { posix } from 'node:path'
-import { z } from 'zod'
 import type { ManifestTensor } from '../../patch/manifest.ts'
-import { parseStrictJson } from '../../patch/strict-json.ts'
+import { DuplicateKeyError } from '../../patch/strict-json.ts'
 import type { Findings } from './findings.ts'
+import { readWeightMap } from './weight-map.ts'
 
 /** Longest index that is read; one of 100,000 tensors has about 10 MB. */
 export const MAX_INDEX_BYTES = 16 * 1024 * 1024
-
-const indexFile = z.looseObject({ weight_map: z.record(z.string(), z.string()) })
 
 export function isShardIndex(path: string): boolean {
   return path.endsWith('.safetensors.index.json')
@@ -21,34 +19,38 @@ export function isShardIndex(path: string): boolean {
  * @param shards paths of the safetensors files.
  */
 export function checkShards(indices: ReadonlyMap<string, string | null>, shards: readonly string[], tensors: readonly ManifestTensor[], findings: Findings): void {
-  findDuplicates(tensors, findings)
-  const files = new Set(shards)
-  const locations = new Map(tensors.map(({ name, file }) => [`${file}\n${name}`, true]))
-  const mapped = new Set<string>()
-  for (const [path, text] of indices) {
-    if (text === null) continue
-    const weights = readIndex(path, text, findings)
-    for (const [name, shard] of weights) {
-      const file = posix.join(posix.dirname(path), shard)
-      mapped.add(`${file}\n${name}`)
-      if (!files.has(file)) {
-        findings.add({ code: 'index-missing-file', file: path, tensor: name, message: `${path} places the tensor ${name} in ${shard}, which is not among the uploaded files.` })
-      } else if (!locations.has(`${file}\n${name}`)) {
-        findings.add({ code: 'index-missing-tensor', file: path, tensor: name, message: `${path} places the tensor ${name} in ${shard}, which does not hold it.` })
-      }
-    }
-  }
+  // Within one file its header sees to that.
+  if (shards.length > 1) findDuplicates(tensors, findings)
+  if (indices.size > 0) checkIndices(indices, shards, tensors, findings)
   const indexed = new Set([...indices.keys()].map((path) => posix.dirname(path)))
-  const unreadable = [...indices.values()].includes(null)
-  for (const { name, file } of tensors) {
-    if (!unreadable && indexed.has(posix.dirname(file)) && !mapped.has(`${file}\n${name}`)) {
-      findings.add({ code: 'index-unlisted-tensor', file, tensor: name, message: `${file} holds the tensor ${name}, which the index of its folder does not place there.` })
-    }
-  }
   const folders = Map.groupBy(shards, (path) => posix.dirname(path))
   for (const [folder, members] of folders) {
     if (members.length > 1 && !indexed.has(folder)) {
       findings.add({ code: 'missing-index', message: `${folder === '.' ? 'The version' : folder} holds ${members.length} safetensors files but no model.safetensors.index.json that says which tensor is where. Upload the index too.` })
+    }
+  }
+}
+
+function checkIndices(indices: ReadonlyMap<string, string | null>, shards: readonly string[], tensors: readonly ManifestTensor[], findings: Findings): void {
+  const places = new Map(shards.map((file) => [file, new Map<string, number>()]))
+  for (const [at, { name, file }] of tensors.entries()) places.get(file)?.set(name, at)
+  /** Number of the index that places a tensor, from 1 on. */
+  const placedBy = new Uint32Array(tensors.length)
+  let number = 0
+  for (const [path, text] of indices) {
+    if (text === null) continue
+    number++
+    checkIndex(path, text, places, findings, (at) => {
+      const isAgain = placedBy[at] === number
+      placedBy[at] = number
+      return isAgain
+    })
+  }
+  const indexed = new Set([...indices.keys()].map((path) => posix.dirname(path)))
+  const unreadable = [...indices.values()].includes(null)
+  for (const [at, { name, file }] of tensors.entries()) {
+    if (!unreadable && indexed.has(posix.dirname(file)) && placedBy[at] === 0) {
+      findings.add({ code: 'index-unlisted-tensor', file, tensor: name, message: `${file} holds the tensor ${name}, which the index of its folder does not place there.` })
     }
   }
 }
@@ -62,12 +64,27 @@ function findDuplicates(tensors: readonly ManifestTensor[], findings: Findings):
   }
 }
 
-function readIndex(path: string, text: string, findings: Findings): [string, string][] {
+/** `place` is told of every tensor that is where the index says, and answers whether it was told before. */
+function checkIndex(path: string, text: string, places: ReadonlyMap<string, ReadonlyMap<string, number>>, findings: Findings, place: (at: number) => boolean): void {
   try {
-    return Object.entries(indexFile.parse(parseStrictJson(text)).weight_map)
+    readWeightMap(text, (name, shard) => {
+      const tensors = places.get(fileOf(path, shard))
+      const at = tensors?.get(name)
+      if (tensors === undefined) {
+        findings.add({ code: 'index-missing-file', file: path, tensor: name, message: `${path} places the tensor ${name} in ${shard}, which is not among the uploaded files.` })
+      } else if (at === undefined) {
+        findings.add({ code: 'index-missing-tensor', file: path, tensor: name, message: `${path} places the tensor ${name} in ${shard}, which does not hold it.` })
+      } else if (place(at)) {
+        throw new DuplicateKeyError(name)
+      }
+    })
   } catch (error) {
-    const why = error instanceof z.ZodError ? 'it has no weight_map from tensor names to file names' : error instanceof Error ? error.message : String(error)
-    findings.add({ code: 'bad-index', file: path, message: `${path} is not an index of safetensors shards: ${why}.` })
-    return []
+    if (!(error instanceof SyntaxError || error instanceof DuplicateKeyError)) throw error
+    findings.add({ code: 'bad-index', file: path, message: `${path} is not an index of safetensors shards: ${error.message}.` })
   }
+}
+
+/** A name that has to be put in order first, or begins with "/", leads others elsewhere than into the folder. */
+function fileOf(index: string, shard: string): string {
+  return posix.normalize(shard) === shard && !posix.isAbsolute(shard) ? posix.join(posix.dirname(index), shard) : shard
 }

@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { CoreError, openLibrary } from '../../gpu-runner/core/library.ts'
 import { DTYPE_BITS, isDtype } from '../../patch/dtype.ts'
-import { parseHeader, RUNNER_HEADER_CAP, SafetensorsError } from '../../patch/safetensors.ts'
+import { parseHeader, RUNNER_HEADER_CAP, SafetensorsError, type TensorInfo } from '../../patch/safetensors.ts'
 import { DuplicateKeyError, parseStrictJson } from '../../patch/strict-json.ts'
 import { fileStart, hostileHeader, ODD_BYTES, type FileStart } from './hostile-header.ts'
 
@@ -25,7 +25,9 @@ function readInTypeScript({ bytes, fileSize }: FileStart): Reading {
 
 async function readInCore({ bytes, fileSize }: FileStart): Promise<Reading> {
   try {
-    return inOrder(await library.readHeader(bytes, fileSize))
+    const tensors: TensorInfo[] = []
+    for await (const part of library.readHeader(bytes, fileSize)) tensors.push(...part)
+    return inOrder(tensors)
   } catch (error) {
     if (!(error instanceof CoreError) || error.status !== 'invalid') throw error
     expect(error.message).toMatch(/^[\x20-\x7e\u0080-\u{10ffff}]{10,}$/u)

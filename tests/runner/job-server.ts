@@ -20,8 +20,8 @@ export interface JobServer {
   close(): Promise<void>
 }
 
-/** The registry's side of the runner protocol, over real HTTP. */
-export async function startJobServer(): Promise<JobServer> {
+/** The registry's side of the runner protocol, over real HTTP. `next` makes a job where `jobs` has none. */
+export async function startJobServer(next: () => Promise<JobServer['jobs'][number] | undefined> = async () => undefined): Promise<JobServer> {
   const state = { jobs: [] as JobServer['jobs'], claims: [] as JobServer['claims'], reports: [] as Report[], refusals: [] as JobServer['refusals'], cancel: false }
   const server = createServer(async (request, response) => {
     const chunks: Buffer[] = []
@@ -41,7 +41,7 @@ export async function startJobServer(): Promise<JobServer> {
     if (verb === 'claim') {
       if (token !== 'Bearer runner-token') return answer(401, { error: { code: 'unauthenticated', message: 'no', requestId: 'r' } })
       state.claims.push(body)
-      const job = state.jobs.shift()
+      const job = state.jobs.shift() ?? (await next())
       if (job === undefined) return answer(204)
       return answer(200, { job: { id: job.id, kind: job.kind, attempt: 1 }, token: `attempt-of-${job.id}`, leaseSeconds: job.leaseSeconds ?? 20, spec: job.spec })
     }

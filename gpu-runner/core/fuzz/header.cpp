@@ -17,11 +17,13 @@ namespace {
 std::optional<std::vector<plain::Tensor>> read_by_core(const uint8_t *bytes, uint64_t size, uint64_t file_size) {
   try {
     const portllm::Header header = portllm::read_header(bytes, size, file_size);
-    if (portllm::described(header).empty()) std::abort();
+    uint64_t next = 0;
+    if (portllm::described(header, next, UINT64_MAX).size() < 2 || next != header.tensors.size()) std::abort();
     std::vector<plain::Tensor> tensors;
     for (const portllm::StoredTensor &one : header.tensors) {
       if (portllm::quoted(one.name).size() > 110) std::abort();
-      tensors.push_back({plain::decoded(one.name), one.dtype->name, one.shape, one.begin, one.end});
+      const portllm::Shape shape = header.shape(one);
+      tensors.push_back({plain::decoded(std::string(one.name)), one.dtype->name, {shape.begin(), shape.end()}, one.begin, one.end});
     }
     std::sort(tensors.begin(), tensors.end());
     return tensors;
