@@ -66,9 +66,9 @@ describe('rank_pattern and alpha_pattern', () => {
   it('take linear time with an expression made to explode', () => {
     const module = `model.${'a'.repeat(400)}`
     const config = sampleConfig({ target_modules: null, alpha_pattern: { '(a*)*(a*)*(a|a)*b': 3 } })
-    const start = performance.now()
+    const start = process.threadCpuUsage()
     expect(codes(config, sampleFactors(module, 8, 8))).toEqual(['warning unused-pattern'])
-    expect(performance.now() - start).toBeLessThan(1000)
+    expect(process.threadCpuUsage(start).user / 1000).toBeLessThan(1000)
   })
 
   it('refuse more work than any real adapter asks for', () => {
