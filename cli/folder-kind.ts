@@ -14,7 +14,9 @@ export function folderKind(folder: string, files: readonly Pick<LocalFile, 'path
   if (isPatch && isModel && asked === undefined) {
     throw new CliError(EXIT.usage, 'usage', `${folder} holds both an adapter (${ADAPTER_CONFIG}) and a model. Say which with --kind patch or --kind model, or move them apart.`)
   }
-  const kind = asked ?? (isPatch ? 'patch' : isModel ? 'model' : null)
+  const found = isPatch ? 'patch' : isModel ? 'model' : null
+  if (asked !== undefined && found !== null && asked !== found && !(isPatch && isModel)) throw new CliError(EXIT.usage, 'usage', `${folder} is a ${found}, where a ${asked} is expected.`)
+  const kind = asked ?? found
   if (kind === null) {
     throw new CliError(EXIT.failure, 'not_a_model', `${folder} is neither a model nor a patch: a model has config.json and *.safetensors, a patch ${ADAPTER_CONFIG} and ${ADAPTER_WEIGHTS} (as save_pretrained writes them).`)
   }

@@ -43,7 +43,7 @@ export interface LocalPatch {
 
 export async function readTarget(session: Session, folder: string): Promise<LocalTarget> {
   const { files: local } = await publishableFiles(folder)
-  if (folderKind(folder, local, 'model') !== 'model') throw new CliError(EXIT.usage, 'usage', `${folder} is a patch, where a model is expected.`)
+  folderKind(folder, local, 'model')
   const { files, hashSeconds } = await hash(session, folder, local)
   return { folder, local, hashSeconds, digest: await modelDigest(files), ...(await readLocalModel(folder, local, files)) }
 }
