@@ -124,7 +124,7 @@ async function main(): Promise<void> {
 
     step('Verify: merge again without the registry, and compare every byte of the weights')
     const local = join(data, 'merged-locally')
-    await run(null, 'merge', join(fixture, 'evolved'), join(fixture, patch.name), '--output', local)
+    await run(null, 'merge', join(fixture, 'evolved'), join(fixture, patch.name), '--base', join(fixture, 'base'), '--output', local)
     const [theirs, ours] = [await weightDigests(merged), await weightDigests(local)]
     for (const [name, digest] of theirs) {
       if (ours.get(name) !== digest) throw new Error(`${name} differs: the registry gave ${digest}, the local merge ${ours.get(name)}`)
