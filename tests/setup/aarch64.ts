@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process'
+import { installDebianPackages } from './debian-packages.ts'
 
 /** Commands that make programs for 64-bit ARM and run them on this machine. */
 export interface Aarch64 {
@@ -12,11 +13,7 @@ export function aarch64(): Aarch64 {
   if (process.arch === 'arm64') return { compiler: 'c++', run: [] }
   const tools = { compiler: 'aarch64-linux-gnu-g++', run: ['qemu-aarch64'] }
   const missing = () => [tools.compiler, ...tools.run].filter((command) => spawnSync(command, ['--version']).status !== 0)
-  if (missing().length > 0 && process.getuid?.() === 0) {
-    for (const args of [['update', '-q'], ['install', '-y', '-q', '--no-install-recommends', 'g++-aarch64-linux-gnu', 'libc6-dev-arm64-cross', 'qemu-user']]) {
-      spawnSync('apt-get', args, { stdio: ['ignore', 'ignore', 'inherit'], env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } })
-    }
-  }
+  if (missing().length > 0) installDebianPackages('g++-aarch64-linux-gnu', 'libc6-dev-arm64-cross', 'qemu-user')
   if (missing().length > 0) throw new Error(`These tests need ${missing().join(' and ')}. Install them: apt-get install g++-aarch64-linux-gnu qemu-user`)
   return tools
 }

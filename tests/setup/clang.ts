@@ -1,16 +1,15 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { installDebianPackages } from './debian-packages.ts'
 
 let found: string | undefined
 
 /** Path of a clang++ with libFuzzer and the sanitizers; installed from Debian where it is missing and this is root. */
 export function clangWithFuzzer(): string {
   found ??= search()
-  if (found === undefined && process.getuid?.() === 0) {
-    for (const args of [['update', '-q'], ['install', '-y', '-q', '--no-install-recommends', 'clang', 'libclang-rt-dev']]) {
-      spawnSync('apt-get', args, { stdio: ['ignore', 'ignore', 'inherit'], env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } })
-    }
+  if (found === undefined) {
+    installDebianPackages('clang', 'libclang-rt-dev')
     found = search()
   }
   if (found === undefined) throw new Error('These tests need clang with libFuzzer. Install it: apt-get install clang libclang-rt-dev')

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import postgres from 'postgres'
+import { installDebianPackages } from './debian-packages.ts'
 
 export interface TestPostgres {
   /** URL of a database of this server. */
@@ -53,8 +54,8 @@ export async function startPostgres(): Promise<TestPostgres> {
 
 async function findBinaries(): Promise<string> {
   let bin = await newest()
-  if (bin === null && process.getuid?.() === 0) {
-    spawnSync('apt-get', ['install', '-y', '--no-install-recommends', 'postgresql'], { stdio: 'inherit', env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } })
+  if (bin === null) {
+    installDebianPackages('postgresql')
     bin = await newest()
   }
   if (bin === null) throw new Error('These tests need PostgreSQL. Install it: apt-get install postgresql')

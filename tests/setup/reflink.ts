@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdir, mkdtemp, open, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { installDebianPackages } from './debian-packages.ts'
 
 export interface ReflinkDisk {
   readonly folder: string
@@ -11,9 +12,7 @@ export interface ReflinkDisk {
 /** An XFS file system, which shares blocks between files, on a loop device; null where this user cannot mount one. */
 export async function mountReflinkDisk(megabytes: number): Promise<ReflinkDisk | null> {
   if (process.platform !== 'linux' || process.getuid?.() !== 0) return null
-  if (spawnSync('mkfs.xfs', ['-V']).status !== 0) {
-    spawnSync('apt-get', ['install', '-y', '--no-install-recommends', 'xfsprogs'], { stdio: 'ignore', env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } })
-  }
+  if (spawnSync('mkfs.xfs', ['-V']).status !== 0) installDebianPackages('xfsprogs')
   const own = await mkdtemp(join(tmpdir(), 'portllm-reflink-'))
   const [image, folder] = [join(own, 'image'), join(own, 'disk')]
   await mkdir(folder)
