@@ -51,7 +51,7 @@ test('a port is measured against the same patch on its own base', async () => {
 test('costs are those of porting, not of merging a patch onto its own base', async () => {
   const { steps, rows } = await journal(() => true)
   const { costs } = findings(PLAN, steps, rows)
-  expect(costs.port).toEqual({ runs: 4, cost: COST })
+  expect(costs.port).toEqual({ runs: 4, cost: COST, device_hours: 4 / 3_600 })
   expect(costs.finetune!.runs).toBe(6)
 })
 
@@ -61,8 +61,16 @@ test('half of the results give half of a report, which says so', async () => {
   const text = renderReport(input)
   expect(text).toContain(`**Partial: ${rows.size} of ${steps.length} steps`)
   expect(text).toContain('| kind | 2 | 0.500 ± 0.020 | 0.700 ± 0.020 | 0.900 ± 0.020 | −0.200 | 50% | 1, 1 |')
+  expect(text).not.toContain('Left out')
   expect(text).toContain('No port has been both scored and analyzed yet.')
-  expect(text).toContain('| training over porting |  | 10.0 × | 1.0 × | 4.0 × |')
+  expect(text).toContain('| training over porting |  | 10.0 × | 1.0 × | 4.0 × |  |')
+})
+
+test('what is not measured at all is counted, and not shown', async () => {
+  const { steps, rows } = await journal((work) => work.kind === 'data' || (work.kind === 'alone' && work.model === 0))
+  const text = renderReport({ plan: PLAN, steps, journal: [...rows.values()], findings: findings(PLAN, steps, rows) })
+  expect(text).toContain('| kind | 0 | 0.500 ± 0.020 | not measured | the same patch |  |  | 0 |')
+  expect(text).toContain('Left out: 2 of 3 rows')
 })
 
 test('a complete report does not call itself partial, and says how few ports it rests on', async () => {

@@ -3,7 +3,7 @@ import type { JournalRow } from './journal.ts'
 import type { Plan } from './plan.ts'
 import type { Cost } from './portllm-command.ts'
 import type { Score, StepResults } from './run-step.ts'
-import { mean, median, rankCorrelation } from './statistics.ts'
+import { mean, median, rankCorrelation, sum } from './statistics.ts'
 import type { Step, StepWork } from './steps.ts'
 
 /** What is known of one task on one model of the chain. Accuracies; `null`, or a seed that is missing: not measured yet. */
@@ -57,6 +57,8 @@ export interface Costs {
   readonly runs: number
   /** Medians. */
   readonly cost: Cost
+  /** Of all runs together, all cores. */
+  readonly device_hours: number
 }
 
 export interface Findings {
@@ -118,7 +120,7 @@ function predict(figure: FigureName, ports: readonly Port[]): Prediction {
 function costs(measured: readonly Cost[]): Costs | null {
   if (measured.length === 0) return null
   const of = (key: keyof Cost) => median(measured.map((cost) => cost[key]))
-  return { runs: measured.length, cost: { wall_seconds: of('wall_seconds'), device_seconds: of('device_seconds'), peak_memory_bytes: of('peak_memory_bytes') } }
+  return { runs: measured.length, cost: { wall_seconds: of('wall_seconds'), device_seconds: of('device_seconds'), peak_memory_bytes: of('peak_memory_bytes') }, device_hours: sum(measured.map(({ device_seconds }) => device_seconds)) / 3_600 }
 }
 
 /** Mean over the seeds with the standard error of the mean: of the questions, which are the same for all seeds. Null where nothing is measured. */

@@ -14,7 +14,7 @@ export interface JournalRow {
   readonly result: unknown
 }
 
-/** The results so far, one JSON object a line, by the step's key. */
+/** The results so far, one JSON object a line, by the step's key. Reading changes nothing; one process at a time may append. */
 export interface Journal {
   readonly rows: ReadonlyMap<string, JournalRow>
   append(row: JournalRow): Promise<void>
@@ -25,13 +25,15 @@ export async function openJournal(path: string): Promise<Journal> {
     if (error.code !== 'ENOENT') throw error
     return ''
   })
-  // A last line without its end was being written when the process was killed.
+  // A last line without its end was being written when the process was killed, or is being written by another one.
   const whole = text.slice(0, text.lastIndexOf('\n') + 1)
-  if (whole.length < text.length) await truncate(path, Buffer.byteLength(whole))
+  let isTorn = whole.length < text.length
   const rows = new Map(whole.split('\n').filter((line) => line !== '').map((line) => JSON.parse(line) as JournalRow).map((row) => [row.key, row]))
   return {
     rows,
     async append(row) {
+      if (isTorn) await truncate(path, Buffer.byteLength(whole))
+      isTorn = false
       await appendFile(path, `${JSON.stringify(row)}\n`)
       rows.set(row.key, row)
     },

@@ -72,11 +72,13 @@ function state(plan: Plan, { done, steps }: Findings, rows: readonly JournalRow[
 const READING = 'Mean over the seeds, ± the standard error that lm-eval gives for the number of questions (it does not shrink with seeds: the questions are the same). “Kept” is (ported − alone) / (fresh − alone): how much of what training afresh would gain here the old patch still gives; it is left out where training afresh gains less than two standard errors.'
 
 function accuracies(comparisons: readonly Comparison[]): string {
-  return table(['task', 'evolutions', 'alone', 'ported', 'trained afresh', 'ported − afresh', 'kept', 'seeds (ported, afresh)'], comparisons.map(({ task, model, alone, ported, fresh }) => {
+  const measured = comparisons.filter(({ alone, ported, fresh }) => alone !== null || ported.length + fresh.length > 0)
+  const rest = measured.length < comparisons.length ? `\n\nLeft out: ${comparisons.length - measured.length} of ${comparisons.length} rows, of which nothing is measured yet.` : ''
+  return `${table(['task', 'evolutions', 'alone', 'ported', 'trained afresh', 'ported − afresh', 'kept', 'seeds (ported, afresh)'], measured.map(({ task, model, alone, ported, fresh }) => {
     const [left, right] = paired(ported, fresh)
     const difference = model === 0 || left.length === 0 ? '' : signed(mean(left.map((value, index) => value - right[index]!)))
     return [task, String(model), cell(alone === null ? null : meanScore([alone])), cell(meanScore(ported)), model === 0 ? 'the same patch' : cell(meanScore(fresh)), difference, kept(alone?.value ?? null, meanScore(ported), meanScore(fresh)), model === 0 ? String(ported.length) : `${ported.length}, ${fresh.length}`]
-  }))
+  }))}${rest}`
 }
 
 /** Scores of those seeds that have both. */
@@ -98,12 +100,12 @@ function cell(score: ReturnType<typeof meanScore>): string {
 }
 
 function costTable({ costs: { finetune, port, evolve, analyze } }: Findings): string {
-  const row = (name: string, costs: Costs | null) => costs === null ? [name, '0', 'not measured', '', ''] : [name, String(costs.runs), seconds(costs.cost.wall_seconds), seconds(costs.cost.device_seconds), `${(costs.cost.peak_memory_bytes / 2 ** 20).toFixed(0)} MiB`]
+  const row = (name: string, costs: Costs | null) => costs === null ? [name, '0', 'not measured', '', '', ''] : [name, String(costs.runs), seconds(costs.cost.wall_seconds), seconds(costs.cost.device_seconds), `${(costs.cost.peak_memory_bytes / 2 ** 20).toFixed(0)} MiB`, `${number(costs.device_hours)} h`]
   const ratio = (key: 'wall_seconds' | 'device_seconds' | 'peak_memory_bytes') => finetune === null || port === null ? '' : `${(finetune.cost[key] / port.cost[key]).toFixed(1)} ×`
   return [
-    table(['medians', 'runs', 'wall', 'processor time, all cores', 'peak resident memory'], [
+    table(['medians', 'runs', 'wall', 'processor time, all cores', 'peak resident memory', 'all runs together'], [
       row('training a patch', finetune), row('porting it: `portllm merge`', port),
-      ['training over porting', '', ratio('wall_seconds'), ratio('device_seconds'), ratio('peak_memory_bytes')],
+      ['training over porting', '', ratio('wall_seconds'), ratio('device_seconds'), ratio('peak_memory_bytes'), ''],
       row('measuring it: `portllm analyze`', analyze), row('one evolution, all weights', evolve),
     ]),
     'Each as its user runs it: whole processes, their start and their libraries included. The paper reports 12.21 × less memory at best (28.7 against 350.6 GB), on GPUs and for models fifty times as large; on a model this small, programs and libraries are much of the memory of both.',

@@ -46,20 +46,26 @@ async function main(): Promise<void> {
   if (unknown !== undefined) throw new Error(`--only ${unknown}: there are ${KINDS.join(', ')}.`)
   const folder = resolve(options.folder)
   await mkdir(folder, { recursive: true })
-  const release = await lockfile.lock(folder, { stale: 30_000 }).catch((error: NodeJS.ErrnoException) => {
-    throw error.code === 'ELOCKED' ? new Error(`Another run is at work in ${folder}. Wait for it, stop it, or name another --folder; after a kill it takes half a minute to be noticed.`) : error
-  })
+  // A report can be had while another process is at work.
+  const release = only?.join() === 'report' ? null : await takeLock(folder)
   try {
     const journal = await openJournal(join(folder, 'results.jsonl'))
     const steps = await planSteps(plan)
-    await runSteps(plan, steps, only, folder, journal)
+    if (release !== null) await runSteps(plan, steps, only, folder, journal)
     const input: ReportInput = { plan, journal: [...journal.rows.values()], findings: findings(plan, steps, journal.rows), steps }
     const text = await writeReport(folder, input)
     if (options.publish) await publish(ROOT, input)
     console.log(options.json ? JSON.stringify(input.findings, null, 2) : text)
   } finally {
-    await release()
+    await release?.()
   }
+}
+
+/** Resolves to what gives the folder free again. */
+function takeLock(folder: string): Promise<() => Promise<void>> {
+  return lockfile.lock(folder, { stale: 30_000 }).catch((error: NodeJS.ErrnoException) => {
+    throw error.code === 'ELOCKED' ? new Error(`Another run is at work in ${folder}. Wait for it, stop it, or name another --folder; after a kill it takes half a minute to be noticed.`) : error
+  })
 }
 
 function chosenPlan(): Plan {

@@ -1,5 +1,9 @@
+export function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0)
+}
+
 export function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length
+  return sum(values) / values.length
 }
 
 export function median(values: readonly number[]): number {
@@ -13,13 +17,13 @@ export function rankCorrelation(pairs: readonly (readonly [number, number])[]): 
   if (pairs.length < 3) return null
   const [x, y] = [ranks(pairs.map(([first]) => first)), ranks(pairs.map(([, second]) => second))]
   const [meanX, meanY] = [mean(x), mean(y)]
-  const covariance = x.reduce((sum, rank, index) => sum + (rank - meanX) * (y[index]! - meanY), 0)
+  const covariance = sum(x.map((rank, index) => (rank - meanX) * (y[index]! - meanY)))
   const spread = Math.sqrt(sumOfSquares(x, meanX) * sumOfSquares(y, meanY))
   return spread === 0 ? null : covariance / spread
 }
 
 function sumOfSquares(values: readonly number[], centre: number): number {
-  return values.reduce((sum, value) => sum + (value - centre) ** 2, 0)
+  return sum(values.map((value) => (value - centre) ** 2))
 }
 
 function ranks(values: readonly number[]): number[] {
