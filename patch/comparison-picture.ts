@@ -84,7 +84,7 @@ function figure({ value, stderr }: Pick<Bar, 'value' | 'stderr'>): string {
 }
 
 function shortened(text: string): string {
-  return text.length > 30 ? `${text.slice(0, 29)}…` : text
+  return text.length > 26 ? `${text.slice(0, 25)}…` : text
 }
 
 function round(value: number): number {
