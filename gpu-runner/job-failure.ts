@@ -10,3 +10,9 @@ export class JobFailure extends Error {
     this.retryable = retryable
   }
 }
+
+/** The failure that a full disk of the runner is; null for any other error. */
+export function diskFailure(error: unknown): JobFailure | null {
+  const code = (error as NodeJS.ErrnoException | null)?.code
+  return code === 'ENOSPC' || code === 'EDQUOT' ? new JobFailure('disk_full', 'The disk of the runner is full. Free space there, or set PORTLLM_SCRATCH to a folder on another disk.', true) : null
+}

@@ -2,11 +2,15 @@ import { z } from 'zod'
 import type { MeasuredTensor } from '../patch/analysis.ts'
 import { MERGEABLE_DTYPES, TARGET_DTYPES } from '../patch/dtype.ts'
 import { RULES } from '../patch/derivation.ts'
+import type { TaskScore } from '../patch/evaluation.ts'
 import type { ModelManifest, PatchManifest } from '../patch/manifest.ts'
+import type { TrainingRecord } from '../patch/training.ts'
 
 /** What the registry sends to a runner, and what the runner answers with. Sizes are in bytes. */
 
-export const JOB_KINDS = ['ingest', 'merge', 'analyze'] as const
+/** What Python does, and what the merge core does. */
+export const RESEARCH_KINDS = ['evaluate', 'finetune', 'evolve'] as const
+export const JOB_KINDS = ['ingest', 'merge', 'analyze', ...RESEARCH_KINDS] as const
 export type JobKind = (typeof JOB_KINDS)[number]
 
 const count = z.number().int().nonnegative().refine(Number.isSafeInteger)
@@ -89,6 +93,47 @@ export type AnalyzeSpec = z.infer<typeof analyzeSpec>
 export type AnalyzeTensor = z.infer<typeof analyzeTensor>
 export type SignedRange = z.infer<typeof signedRange>
 
+const signedFile = z.object({
+  path: z.string(),
+  size: count,
+  /** Null where only what the file is made of is known. */
+  sha256: z.string().regex(/^[0-9a-f]{64}$/).nullable(),
+  /** In order. */
+  extents: z.array(signedRange),
+})
+export type SignedFile = z.infer<typeof signedFile>
+
+const evaluateSpec = z.object({
+  kind: z.literal('evaluate'),
+  evaluation: z.string(),
+  model: z.array(signedFile).min(1),
+  adapter: z.array(signedFile).nullable(),
+  tasks: z.array(z.string()).min(1),
+  taskFile: z.string().nullable(),
+  data: z.string().nullable(),
+  num_fewshot: count.nullable(),
+  batch_size: dimension,
+  limit: dimension.nullable(),
+  seed: count,
+})
+export type EvaluateSpec = z.infer<typeof evaluateSpec>
+
+const finetuneSpec = z.object({
+  kind: z.literal('finetune'),
+  base: z.array(signedFile).min(1),
+  task: z.string(),
+  taskFile: z.string().nullable(),
+  data: z.string().nullable(),
+  options: z.object({
+    max_length: dimension, batch_size: dimension, num_workers: count, rank: dimension, lora_alpha: z.number(), lora_dropout: z.number(), lr: z.number(), num_epochs: z.number(), seed: count,
+    target_modules: z.array(z.string()).nullable(), gradient_accumulation_steps: dimension, gradient_checkpointing: z.boolean(), bf16: z.boolean(), max_steps: dimension.nullable(), save_steps: dimension,
+  }),
+})
+export type FinetuneSpec = z.infer<typeof finetuneSpec>
+
+const evolveSpec = z.object({ kind: z.literal('evolve'), parent: z.array(signedFile).min(1), config: z.string(), data: z.string().nullable() })
+export type EvolveSpec = z.infer<typeof evolveSpec>
+
 export const claimAnswer = z.object({
   job: z.object({ id: z.string().min(1), kind: z.enum(JOB_KINDS), attempt: z.number().int() }),
   token: z.string().min(1),
@@ -98,8 +143,20 @@ export const claimAnswer = z.object({
 /** One attempt of one job. Its spec is read by `jobSpec` later, so that a bad one can be reported as a failure of the job. */
 export type Claim = z.infer<typeof claimAnswer>
 
-export const jobSpec = z.discriminatedUnion('kind', [ingestSpec, mergeSpec, analyzeSpec])
+export const jobSpec = z.discriminatedUnion('kind', [ingestSpec, mergeSpec, analyzeSpec, evaluateSpec, finetuneSpec, evolveSpec])
 export const heartbeatAnswer = z.object({ cancel: z.boolean() })
+
+export const outputPlan = z.object({
+  files: z.array(z.object({
+    path: z.string(),
+    /** None for a file that the registry has already. */
+    parts: z.array(signedRequest.extend({ offset: count, length: count, stored: z.boolean() })),
+  })),
+})
+export type OutputPlan = z.infer<typeof outputPlan>
+
+/** As the registry knows them. */
+export const PROGRESS_UNITS = ['bytes', 'tensors', 'files', 'steps', 'examples', 'packages'] as const
 
 export interface Progress {
   readonly phase: string
@@ -149,4 +206,22 @@ export interface AnalyzeResult {
   readonly seconds: number
 }
 
-export type JobResult = IngestResult | MergeResult | AnalyzeResult
+export interface MadeFile { readonly path: string; readonly size: number; readonly sha256: string }
+
+export interface EvaluateResult {
+  readonly scores: readonly TaskScore[]
+  /** What was asked and answered; sent before. */
+  readonly files: readonly MadeFile[]
+  readonly versions: Readonly<Record<string, string>>
+  readonly device: string
+  readonly seconds: number
+}
+
+export interface TrainResult {
+  readonly training: TrainingRecord
+  /** Those of the version; sent before. */
+  readonly files: readonly MadeFile[]
+}
+
+export type JobResult = IngestResult | MergeResult | AnalyzeResult | EvaluateResult | TrainResult
+

@@ -1,6 +1,6 @@
 import pRetry from 'p-retry'
 import { z } from 'zod'
-import { claimAnswer, heartbeatAnswer, type Claim, type JobKind, type JobResult, type Progress } from './protocol.ts'
+import { claimAnswer, heartbeatAnswer, outputPlan, type Claim, type JobKind, type JobResult, type MadeFile, type OutputPlan, type Progress } from './protocol.ts'
 
 const REQUEST_MILLISECONDS = 30_000
 /** A result may be a manifest of 100,000 tensors, which the registry then stores in one transaction. */
@@ -38,6 +38,8 @@ export interface RegistryClient {
 export interface AttemptClient {
   /** Keeps the lease; true: the job was cancelled. */
   heartbeat(progress: Progress | null, signal: AbortSignal): Promise<{ cancel: boolean }>
+  /** Where to put what the attempt has made. */
+  outputs(files: readonly MadeFile[], signal: AbortSignal): Promise<OutputPlan>
   complete(result: JobResult): Promise<void>
   fail(failure: { code: string; message: string; retryable: boolean }, signal?: AbortSignal): Promise<void>
 }
@@ -57,6 +59,7 @@ export function registryClient({ url, token }: { url: string; token: string }): 
         }, signal)
       return {
         heartbeat: async (progress, signal) => read(heartbeatAnswer, await send('heartbeat', { progress }, REQUEST_MILLISECONDS, signal)),
+        outputs: async (files, signal) => read(outputPlan, await send('outputs', { files }, COMPLETE_MILLISECONDS, signal)),
         complete: async (result) => void (await send('complete', { result }, COMPLETE_MILLISECONDS)),
         fail: async (failure, signal) => void (await send('fail', failure, REQUEST_MILLISECONDS, signal)),
       }

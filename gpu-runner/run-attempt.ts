@@ -1,12 +1,15 @@
 import { loadCore, type Core } from './core/core.ts'
-import { JobFailure } from './job-failure.ts'
+import { diskFailure, JobFailure } from './job-failure.ts'
 import { runAnalyze } from './jobs/analyze.ts'
+import { runEvaluate } from './jobs/evaluate.ts'
 import { runIngest } from './jobs/ingest.ts'
 import type { JobContext } from './jobs/job-context.ts'
 import { runMerge } from './jobs/merge.ts'
+import { runEvolve, runFinetune } from './jobs/train.ts'
 import type { Log } from './log.ts'
-import { jobSpec, type Claim, type JobResult, type Progress } from './protocol.ts'
+import { jobSpec, PROGRESS_UNITS, RESEARCH_KINDS, type Claim, type JobResult, type Progress } from './protocol.ts'
 import { RegistryError, StaleAttemptError, type AttemptClient } from './registry-client.ts'
+import { openScratch, type Scratch } from './scratch.ts'
 
 /** People watch the progress that a heartbeat carries. */
 const MAX_HEARTBEAT_MILLISECONDS = 3000
@@ -33,26 +36,50 @@ export async function runAttempt({ claim, client, log, stop }: { claim: Claim; c
   const signal = AbortSignal.any([stop, lost.signal])
   let progress: Progress | null = null
   const heart = beat({ claim, client, log, lost, ended: ended.signal, progress: () => progress })
+  let scratch: Scratch | null = null
+  let goesOn = false
   try {
-    const result = await work(claim, log, { signal, report: (now) => void (progress = now) })
+    if (isResearch(claim)) scratch = await openScratch(claim.job.id, signal)
+    const result = await work(claim, { client, log, scratch, signal, report: (now) => void (progress = now) })
     await client.complete(result)
     log.info({ seconds: (performance.now() - started) / 1000, rejected: 'rejection' in result }, 'job completed')
   } catch (error) {
-    await reportFailure(error, { client, log, signal })
+    goesOn = await reportFailure(error, { client, log, signal })
   } finally {
     ended.abort()
     await heart
+    await scratch?.close(goesOn)
   }
 }
 
-async function work(claim: Claim, log: Log, context: Omit<JobContext, 'core'>): Promise<JobResult> {
+function isResearch({ job }: Claim): boolean {
+  return (RESEARCH_KINDS as readonly string[]).includes(job.kind)
+}
+
+interface Work extends Omit<JobContext, 'core'> {
+  readonly client: AttemptClient
+  readonly log: Log
+  /** Null for what needs no disk. */
+  readonly scratch: Scratch | null
+}
+
+async function work(claim: Claim, { client, log, scratch, signal, report }: Work): Promise<JobResult> {
   const spec = jobSpec.safeParse(claim.spec)
   if (!spec.success) throw new JobFailure('invalid_spec', 'This runner does not understand the job: runner and registry may be of different versions.', true)
-  const core = await openCore(log)
+  const core = () => openCore(log).then((opened) => ({ core: opened, signal, report }))
+  const research = () => ({
+    folder: scratch!.folder, signal,
+    report: (now: Progress) => report({ ...now, unit: (PROGRESS_UNITS as readonly string[]).includes(now.unit) ? now.unit : 'steps' }),
+    outputs: (files: Parameters<AttemptClient['outputs']>[0]) => client.outputs(files, signal),
+    log: (line: string) => log.info({ from: 'python' }, line),
+  })
   switch (spec.data.kind) {
-    case 'ingest': return runIngest(spec.data, { ...context, core })
-    case 'merge': return runMerge(spec.data, { ...context, core })
-    case 'analyze': return runAnalyze(spec.data, { ...context, core })
+    case 'ingest': return runIngest(spec.data, await core())
+    case 'merge': return runMerge(spec.data, await core())
+    case 'analyze': return runAnalyze(spec.data, await core())
+    case 'evaluate': return runEvaluate(spec.data, research())
+    case 'finetune': return runFinetune(spec.data, research())
+    case 'evolve': return runEvolve(spec.data, research())
   }
 }
 
@@ -69,12 +96,13 @@ async function openCore(log: Log): Promise<Core> {
   }
 }
 
-async function reportFailure(error: unknown, { client, log, signal }: { client: AttemptClient; log: Log; signal: AbortSignal }): Promise<void> {
+/** Whether another attempt may go on with what this one has left. */
+async function reportFailure(error: unknown, { client, log, signal }: { client: AttemptClient; log: Log; signal: AbortSignal }): Promise<boolean> {
   // After an abort the first error to surface is often only its echo.
   const cause: unknown = signal.aborted ? signal.reason : error
   if (cause instanceof StaleAttemptError) {
     log.warn('the attempt was lost to another one')
-    return
+    return true
   }
   const failure = toFailure(cause)
   log.error({ code: failure.code, retryable: failure.retryable, err: cause instanceof JobFailure ? undefined : cause }, failure.message)
@@ -82,13 +110,15 @@ async function reportFailure(error: unknown, { client, log, signal }: { client: 
     await client.fail({ code: failure.code, message: failure.message.slice(0, MAX_MESSAGE_LENGTH), retryable: failure.retryable }, cause instanceof RunnerStopped ? AbortSignal.timeout(STOP_MILLISECONDS) : undefined)
   } catch (unreported) {
     log.warn({ reason: String(unreported) }, 'the failure could not be reported: the lease will run out')
+    return true
   }
+  return failure.retryable
 }
 
 function toFailure(error: unknown): JobFailure {
   if (error instanceof JobFailure) return error
   if (error instanceof RegistryError) return new JobFailure('result_refused', `The registry did not take the result: ${error.message}`, error.status === 0 || error.status >= 500)
-  return new JobFailure('internal', 'The runner met an error of its own. Its log has the details.', true)
+  return diskFailure(error) ?? new JobFailure('internal', 'The runner met an error of its own. Its log has the details.', true)
 }
 
 interface Heart {

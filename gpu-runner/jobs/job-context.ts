@@ -1,5 +1,5 @@
 import type { Core } from '../core/core.ts'
-import type { Progress } from '../protocol.ts'
+import type { MadeFile, OutputPlan, Progress } from '../protocol.ts'
 
 /** What a job gets beside its spec. */
 export interface JobContext {
@@ -8,4 +8,14 @@ export interface JobContext {
   readonly signal: AbortSignal
   /** Called often; cheap. */
   report(progress: Progress): void
+}
+
+/** What a job gets that Python does. */
+export interface ResearchContext extends Omit<JobContext, 'core'> {
+  /** Of the job alone; what an earlier attempt left is in it. */
+  readonly folder: string
+  /** Where the registry wants what the job has made. */
+  outputs(files: readonly MadeFile[]): Promise<OutputPlan>
+  /** A line of Python's, for the runner's log. */
+  log(line: string): void
 }

@@ -80,7 +80,7 @@ test('claims, works, reports with the attempt\'s token, and exits when there is 
   registry.refusals.push({ verb: 'claim', status: 503, code: 'unavailable' }, { verb: 'complete', status: 503, code: 'unavailable' })
   const runner = startRunner(['--idle-seconds', '1', '--name', 'tested'])
   expect(await runner.code).toBe(0)
-  expect(registry.claims[0]).toMatchObject({ kinds: ['ingest', 'merge', 'analyze'], runner: { name: 'tested' } })
+  expect(registry.claims[0]).toMatchObject({ kinds: ['ingest', 'merge', 'analyze', 'evaluate', 'finetune', 'evolve'], runner: { name: 'tested' } })
   expect(registry.reports.map(({ job, verb, token }) => `${job} ${verb} ${token}`)).toEqual(['one', 'two', 'three'].map((id) => `${id} complete Bearer attempt-of-${id}`))
   expect(registry.reports[0]!.body.result).toMatchObject({ manifest: { format: 'portllm.model/1', tensors: [{ name: 'w' }] }, readme: null })
   expect(registry.reports[1]!.body.result).toMatchObject({ engine: { name: 'portllm-core' }, tensors: [{ digest: `sha256:${sha256Hex(store.objects.get('/out')!)}` }] })

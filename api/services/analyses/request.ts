@@ -35,7 +35,7 @@ export async function requestAnalysis({ ctx, input }: { ctx: RequestContext; inp
     await recordAudit({ ctx, tx, entry: { organizationId: target.organization.id, action: 'analysis.request', subject: row!.id, after: { patch: patch.reference, target: target.reference, job: job.id } } })
     return row!.id
   })
-  ctx.launcher.wake()
+  ctx.launcher.wake(['analyze'])
   return id
 }
 

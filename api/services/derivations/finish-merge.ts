@@ -107,15 +107,18 @@ async function hashStaged(ctx: RequestContext, key: string, length: number): Pro
 
 /**
  * Makes a prepared merge visible: its blobs, files and extents, its manifest and receipt; or the blobs alone of one that
- * was computed until now.
+ * was computed until now. Says how many evaluations have waited for it.
  */
-export async function finishMerge({ ctx, tx, job, prepared: { outputs, made } }: { ctx: RequestContext; tx: Database; job: JobRow; prepared: PreparedMerge }): Promise<void> {
+export async function finishMerge({ ctx, tx, job, prepared: { outputs, made } }: { ctx: RequestContext; tx: Database; job: JobRow; prepared: PreparedMerge }): Promise<{ released: number }> {
   const derivationId = job.derivationId!
   const blobs = outputs.flatMap(({ size, stored }) => (stored === null ? [] : [{ ...stored, size }]))
   const headers = (made?.headers ?? []).map(({ sha256, bytes }) => ({ sha256, size: bytes.length }))
   await lockBlobs(tx, [...blobs, ...headers])
   for (const { key, sha256, size } of blobs) await ctx.blobs.promote(key, { sha256, size })
-  if (made === null) return keepTensors({ ctx, tx, job, outputs })
+  if (made === null) {
+    await keepTensors({ ctx, tx, job, outputs })
+    return { released: 0 }
+  }
   const { layout, result } = made
   await storeFiles(tx, derivationId, outputs, made)
   const manifest = mergedManifest(layout, new Map(outputs.map(({ name, digest }) => [name, digest])))
@@ -125,9 +128,10 @@ export async function finishMerge({ ctx, tx, job, prepared: { outputs, made } }:
     seconds: result.seconds,
   }
   await tx.update(derivations).set({ state: 'ready', manifest, receipt, readyAt: ctx.clock.now() }).where(eq(derivations.id, derivationId))
-  await releaseEvaluations({ ctx, tx, derivationId })
+  const released = await releaseEvaluations({ ctx, tx, derivationId })
   const storedBytes = [...blobs, ...headers].reduce((sum, { size }) => sum + size, 0)
   await recordAudit({ ctx, tx, entry: { organizationId: job.organizationId, action: 'derivation.merge', subject: derivationId, after: { state: 'ready', storedBytes } } })
+  return { released }
 }
 
 /** The tensors of a merged model that is ready become blobs. */

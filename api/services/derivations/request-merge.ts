@@ -61,7 +61,7 @@ async function request(ctx: RequestContext, target: FoundModelVersion, judgement
     await tx.update(derivations).set({ state: 'queued', jobId: job.id, ...kept }).where(eq(derivations.id, id))
     await recordAudit({ ctx, tx, entry: { organizationId: target.organization.id, action: 'derivation.request', subject: id, after: { recipe, job: job.id, storage: kept.storage } } })
   })
-  ctx.launcher.wake()
+  ctx.launcher.wake(['merge'])
   return id
 }
 

@@ -50,7 +50,7 @@ async function materialise(ctx: RequestContext, id: string, organizationId: stri
     await tx.update(derivations).set({ jobId: job.id }).where(eq(derivations.id, id))
     await recordAudit({ ctx, tx, entry: { organizationId, action: 'derivation.request-materialise', subject: id, before: { storage }, after: { job: job.id } } })
   })
-  ctx.launcher.wake()
+  ctx.launcher.wake(['merge'])
 }
 
 /** The row, locked until the transaction ends. */

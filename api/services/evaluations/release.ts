@@ -15,7 +15,9 @@ export async function findWaitingEvaluations(tx: Database, derivationId: string)
   return rows.map(({ job }) => job)
 }
 
-/** Puts them into the queue, now that the merged model is there. */
-export async function releaseEvaluations({ ctx, tx, derivationId }: { ctx: Pick<RequestContext, 'queue'>; tx: Database; derivationId: string }): Promise<void> {
-  for (const job of await findWaitingEvaluations(tx, derivationId)) await sendJob({ ctx, tx, job })
+/** Puts them into the queue, now that the merged model is there. Returns how many. */
+export async function releaseEvaluations({ ctx, tx, derivationId }: { ctx: Pick<RequestContext, 'queue'>; tx: Database; derivationId: string }): Promise<number> {
+  const waiting = await findWaitingEvaluations(tx, derivationId)
+  for (const job of waiting) await sendJob({ ctx, tx, job })
+  return waiting.length
 }

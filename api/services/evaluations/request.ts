@@ -38,19 +38,19 @@ export async function requestEvaluation({ ctx, input }: { ctx: RequestContext; i
   const derivationId = patch !== null && spec.how === 'merged' ? await requestMerge({ ctx, input: { target: target.reference, patches: [patch.reference] } }) : null
   const subject = { targetVersionId: target.version.id, patchVersionId: patch?.version.id ?? null }
   const identity = await evaluationIdentity({ target: subject.targetVersionId, patch: subject.patchVersionId, spec })
-  const id = await inTransaction(ctx, async (tx) => {
+  const { id, isMerged } = await inTransaction(ctx, async (tx) => {
     // Before the evaluation's own row: the end of a merge locks them in this order.
     const isMerged = derivationId === null || (await lockMerge(tx, derivationId))
     await tx.insert(evaluations).values({ identity, ...subject, derivationId, spec, dataOrganizationId, createdBy: userId }).onConflictDoNothing()
     const [row] = await tx.select().from(evaluations).where(eq(evaluations.identity, identity)).for('update')
     // One question, one job: whoever holds the row first starts it, and a failed one is started again.
-    if (row!.state === 'ready' || (row!.state === 'queued' && row!.jobId !== null)) return row!.id
+    if (row!.state === 'ready' || (row!.state === 'queued' && row!.jobId !== null)) return { id: row!.id, isMerged }
     const job = await (isMerged ? enqueueJob : createJob)({ ctx, tx, kind: 'evaluate', organizationId: target.organization.id, subject: { evaluationId: row!.id } })
     await tx.update(evaluations).set({ state: 'queued', jobId: job.id }).where(eq(evaluations.id, row!.id))
     await recordAudit({ ctx, tx, entry: { organizationId: target.organization.id, action: 'evaluation.request', subject: row!.id, after: { target: target.reference, patch: patch?.reference ?? null, spec, job: job.id } } })
-    return row!.id
+    return { id: row!.id, isMerged }
   })
-  ctx.launcher.wake()
+  if (isMerged) ctx.launcher.wake(['evaluate'])
   return id
 }
 

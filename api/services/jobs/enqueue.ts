@@ -15,7 +15,7 @@ interface NewJob {
   subject: JobSubject
 }
 
-/** Puts a job into the queue, in the caller's transaction. Call `ctx.launcher.wake()` after it has committed. */
+/** Puts a job into the queue, in the caller's transaction. Call `ctx.launcher.wake` after it has committed. */
 export async function enqueueJob(input: NewJob): Promise<JobRow> {
   const job = await createJob(input)
   return { ...job, queueId: await sendJob({ ...input, job }) }

@@ -1,6 +1,7 @@
-import { inArray, sql } from 'drizzle-orm'
+import { and, inArray, isNotNull } from 'drizzle-orm'
 import { jobs } from '../../../db/schema.ts'
 import type { Dependencies, RequestContext } from '../../context.ts'
+import { isJobKind } from '../../ports/job-queue.ts'
 import { lockJob } from '../runner/attempt.ts'
 import { endFailed } from '../runner/fail-job.ts'
 import { inTransaction } from '../transaction.ts'
@@ -16,6 +17,7 @@ export async function reapJobs({ ctx }: { ctx: Dependencies }): Promise<void> {
       await endFailed(registry, tx, job, { code: 'runner_lost', message: `The runner was lost in each of ${job.attempt} attempts. Look at its log, then ask again.`, retryable: true })
     })
   }
-  const [open] = await ctx.db.select({ count: sql<number>`count(*)::int` }).from(jobs).where(inArray(jobs.state, ['queued', 'running']))
-  if (open!.count > 0) ctx.launcher.wake()
+  // What is not in the queue yet waits for another job, not for a runner.
+  const open = await ctx.db.selectDistinct({ kind: jobs.kind }).from(jobs).where(and(inArray(jobs.state, ['queued', 'running']), isNotNull(jobs.queueId)))
+  ctx.launcher.wake(open.map(({ kind }) => kind).filter(isJobKind))
 }

@@ -1,7 +1,7 @@
 import { eq } from 'drizzle-orm'
 import { jobs } from '../../../db/schema.ts'
 import type { RequestContext } from '../../context.ts'
-import type { Attempt } from '../../ports/job-queue.ts'
+import type { Attempt, JobKind } from '../../ports/job-queue.ts'
 import { finishAnalysis, prepareAnalysis, type AnalyzeResult } from '../analyses/finish.ts'
 import { finishMerge, prepareMerge, type MergeResult } from '../derivations/finish-merge.ts'
 import { finishEvaluation, prepareEvaluation, type EvaluateResult } from '../evaluations/finish.ts'
@@ -26,18 +26,18 @@ export async function completeJob({ ctx, attempt, outcome }: { ctx: RequestConte
   const analysis = outcome.kind === 'analyze' ? await prepareAnalysis({ ctx, attempt, result: outcome.result }) : null
   const evaluation = outcome.kind === 'evaluate' ? await prepareEvaluation({ ctx, attempt, result: outcome.result }) : null
   const training = outcome.kind === 'finetune' || outcome.kind === 'evolve' ? await prepareTraining({ ctx, attempt, result: outcome.result }) : null
-  const discard = await inTransaction(ctx, async (tx) => {
+  const { discard, next } = await inTransaction(ctx, async (tx) => {
     const job = await lockJob(tx, attempt.jobId)
     if (!(await ctx.queue.complete(tx, attempt))) throw staleAttempt()
-    const staged = outcome.kind === 'ingest' ? (await finishIngest({ ctx, tx, job, result: outcome.result })).discard : []
-    if (prepared !== null) await finishMerge({ ctx, tx, job, prepared })
+    const discard = outcome.kind === 'ingest' ? (await finishIngest({ ctx, tx, job, result: outcome.result })).discard : []
+    const next: JobKind[] = training === null ? [] : ['ingest']
+    if (prepared !== null && (await finishMerge({ ctx, tx, job, prepared })).released > 0) next.push('evaluate')
     if (analysis !== null) await finishAnalysis({ ctx, tx, job, analysis })
     if (evaluation !== null) await finishEvaluation({ ctx, tx, job, evaluation })
     if (training !== null) await finishTraining({ ctx, tx, job, training })
     await tx.update(jobs).set({ state: 'succeeded', failure: null, endedAt: ctx.clock.now() }).where(eq(jobs.id, job.id))
-    return staged
+    return { discard, next }
   })
   for (const key of [...discard, attemptPrefix(attempt)]) await ctx.blobs.discard(key)
-  // What waited for it may be in the queue now.
-  ctx.launcher.wake()
+  if (next.length > 0) ctx.launcher.wake(next)
 }

@@ -37,6 +37,6 @@ export async function requestEvolution({ ctx, input }: { ctx: RequestContext; in
     return { reference: subject.reference, jobId: job.id, discard }
   })
   for (const key of discard) await ctx.blobs.discard(key)
-  ctx.launcher.wake()
+  ctx.launcher.wake(['evolve'])
   return { reference, job: (await findJobView(ctx.db, eq(jobs.id, jobId)))! }
 }

@@ -41,7 +41,7 @@ export async function requestFinetune({ ctx, input }: { ctx: RequestContext; inp
     return { reference: subject.reference, jobId: job.id, discard }
   })
   for (const key of discard) await ctx.blobs.discard(key)
-  ctx.launcher.wake()
+  ctx.launcher.wake(['finetune'])
   return { reference, job: (await findJobView(ctx.db, eq(jobs.id, jobId)))! }
 }
 

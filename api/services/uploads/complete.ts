@@ -27,7 +27,7 @@ export async function completeUpload({ ctx, subject, digest }: { ctx: RequestCon
   if (version.state === 'rejected') throw rejectedError(subject, version)
   if (version.state === 'draft') await closeDraft(ctx, subject, rows)
   await verify(ctx, subject, digest)
-  ctx.launcher.wake()
+  ctx.launcher.wake(['ingest'])
   return describeUpload({ ctx, subject })
 }
 
