@@ -19,7 +19,7 @@ metadata: {version: 1.0}
 
 it('gives the name of a task', () => {
   expect(readTaskFile(TASK)).toEqual({ task: 'triage' })
-  expect(readTaskFile('task: a\ndataset_path: super_glue')).toEqual({ task: 'a' })
+  expect(readTaskFile('task: a\ndataset_path: aps/super_glue')).toEqual({ task: 'a' })
 })
 
 it.each([
@@ -28,9 +28,9 @@ it.each([
   ['a tag of Python', TASK.replace('{version: 1.0}', '!!python/object/apply:os.system [id]'), /tag/],
   ['another file', 'task: a\ninclude: /etc/passwd', /key "include"/],
   ['settings of the loader', 'task: a\ndataset_kwargs: {data_files: /etc/passwd}', /key "dataset_kwargs"/],
-  ['a builder that reads files', 'task: a\ndataset_path: json', /would read files/],
-  ['a path', 'task: a\ndataset_path: /srv/data', /not a name of the Hub/],
-  ['a path upwards', 'task: a\ndataset_path: ../data', /not a name of the Hub/],
+  ['a builder that reads files', 'task: a\ndataset_path: json', /not a dataset of the Hub/],
+  ['a path', 'task: a\ndataset_path: /srv/data', /not a dataset of the Hub/],
+  ['a path upwards', 'task: a\ndataset_path: ../data', /not a dataset of the Hub/],
   ['a metric of the Hub', TASK.replace('metric: acc', 'metric: someone/metric'), /names "someone\/metric"/],
   ['a metric fetched as code', TASK.replace('aggregation: mean', 'hf_evaluate: true'), /hf_evaluate/],
   ['metrics in another form', 'task: a\nmetric_list: acc', /metric_list/],

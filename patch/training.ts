@@ -47,11 +47,22 @@ export interface EvolveSpec {
 /** What a training says of itself; also in `training.json` of the version that it made. */
 export interface TrainingRecord {
   readonly task?: string | null
-  readonly data: { readonly source: string; readonly digest: string; readonly examples: number }
+  /** What was trained on or further: `weights` is the digest of its safetensors files. */
+  readonly base?: { readonly name: string; readonly weights: string }
+  readonly data: {
+    readonly source: string
+    readonly digest: string
+    readonly examples: number
+    /** Examples that were too long, and were cut or left out. */
+    readonly cut?: number
+    readonly left_out?: number
+  }
   /** All settings, with their defaults. */
   readonly options: Readonly<Record<string, unknown>>
   readonly versions: Readonly<Record<string, string>>
   readonly curve: readonly { readonly step: number; readonly epoch: number; readonly loss: number; readonly learning_rate: number }[]
+  /** Losses of held-out data. */
+  readonly validation?: readonly { readonly step: number; readonly epoch: number; readonly loss: number }[]
   readonly steps: number
   readonly peak_memory_bytes: number
   readonly wall_seconds: number

@@ -11,11 +11,11 @@ import type { ResearchContext } from './job-context.ts'
 
 /** Fine-tunes an adapter on a base. An attempt goes on at the last checkpoint that an earlier one left. Throws JobFailure. */
 export function runFinetune(spec: FinetuneSpec, context: ResearchContext): Promise<TrainResult> {
-  const { task, taskFile, options } = spec
+  const { baseName, task, taskFile, options } = spec
   return train(spec.base, spec.data, context, async (base, at) => {
     const file = join(context.folder, 'task.yaml')
     if (taskFile !== null) await writeFile(file, taskFile)
-    return runPython({ verb: 'finetune', base, ...at, task: taskFile === null ? { name: task } : { file }, options }, context)
+    return runPython({ verb: 'finetune', base, base_name: baseName, ...at, task: taskFile === null ? { name: task } : { file }, options }, context)
   })
 }
 
@@ -24,7 +24,7 @@ export function runEvolve(spec: EvolveSpec, context: ResearchContext): Promise<T
   return train(spec.parent, spec.data, context, async (parent, at) => {
     const file = join(context.folder, 'config.yaml')
     await writeFile(file, spec.config)
-    return runPython({ verb: 'evolve', parent, ...at, config: { file } }, context)
+    return runPython({ verb: 'evolve', parent, parent_name: spec.parentName, ...at, config: { file } }, context)
   })
 }
 

@@ -77,7 +77,7 @@ describe('a fine-tuning', () => {
     expect([again.status, again.body.job.id]).toEqual([202, asked.body.job.id])
 
     const claimed = await claim('finetune')
-    expect(claimed.spec).toMatchObject({ kind: 'finetune', task: 'boolq', taskFile: null, data: null, options: { rank: 4, target_modules: null } })
+    expect(claimed.spec).toMatchObject({ kind: 'finetune', baseName: `${org}/base@v1`, task: 'boolq', taskFile: null, data: null, options: { rank: 4, target_modules: null } })
     expect(claimed.spec.base.map(({ path, sha256: digest }: any) => [path, digest])).toEqual(fileList(BASE).map((file) => [file.path, file.sha256]).sort())
     for (const { extents, sha256: digest } of claimed.spec.base) {
       expect(sha256(Buffer.from(await (await fetch(extents[0].get.url, { headers: extents[0].get.headers })).arrayBuffer()))).toBe(digest)
@@ -209,7 +209,7 @@ describe('an evolution', () => {
     expect([asked.status, asked.body]).toEqual([202, expect.objectContaining({ reference: `${org}/base@v2`, job: expect.objectContaining({ kind: 'evolve', subject: { kind: 'model-version', reference: `${org}/base@v2` } }) })])
     expect((await evolve(org, { config, parentKind: 'instruction-tuning' })).body.job.id).toBe(asked.body.job.id)
     const claimed = await claim('evolve')
-    expect(claimed.spec).toMatchObject({ kind: 'evolve', config, data: null })
+    expect(claimed.spec).toMatchObject({ kind: 'evolve', parentName: `${org}/base@v1`, config, data: null })
     expect(claimed.spec.parent).toHaveLength(3)
     // What the organization has already is not sent again.
     const plan = await announce(claimed, EVOLVED)

@@ -35,10 +35,12 @@ const EvolveSpec = z.object({ parent: z.string(), config: z.string(), data: z.st
 export const TrainingRecord = z
   .object({
     task: z.string().max(200).nullable().optional(),
-    data: z.object({ source: z.string().max(1000), digest: z.string().max(200), examples: z.int().min(0) }),
+    base: z.object({ name: z.string().max(1000), weights: z.string().max(200) }).optional(),
+    data: z.object({ source: z.string().max(1000), digest: z.string().max(200), examples: z.int().min(0), cut: z.int().min(0).optional(), left_out: z.int().min(0).optional() }),
     options: z.record(z.string().max(200), z.unknown()).openapi({ description: 'All settings, with their defaults.' }),
     versions: z.record(z.string().max(100), z.string().max(200)),
     curve: z.array(z.object({ step: z.int().min(0), epoch: z.number(), loss: z.number(), learning_rate: z.number() })).max(100_000).readonly(),
+    validation: z.array(z.object({ step: z.int().min(0), epoch: z.number(), loss: z.number() })).max(100_000).readonly().optional(),
     steps: z.int().min(0),
     peak_memory_bytes: z.int().min(0),
     wall_seconds: z.number().min(0),

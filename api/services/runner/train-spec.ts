@@ -5,8 +5,9 @@ import type { RequestContext } from '../../context.ts'
 import type { JobRow } from '../jobs/job-view.ts'
 import { signFiles, type SignedFile } from './sign-files.ts'
 
-export interface FinetuneJobSpec extends Omit<FinetuneSpec, 'base'> { kind: 'finetune'; base: SignedFile[] }
-export interface EvolveJobSpec extends Omit<EvolveSpec, 'parent'> { kind: 'evolve'; parent: SignedFile[] }
+/** With the name of the model as well, for what the training says of itself. */
+export interface FinetuneJobSpec extends Omit<FinetuneSpec, 'base'> { kind: 'finetune'; base: SignedFile[]; baseName: string }
+export interface EvolveJobSpec extends Omit<EvolveSpec, 'parent'> { kind: 'evolve'; parent: SignedFile[]; parentName: string }
 
 /** What a finetune job reads: the base, and how to train on it. */
 export async function finetuneSpec(ctx: RequestContext, job: JobRow): Promise<FinetuneJobSpec> {
@@ -15,8 +16,8 @@ export async function finetuneSpec(ctx: RequestContext, job: JobRow): Promise<Fi
     .from(trainings)
     .innerJoin(patchVersions, eq(patchVersions.id, trainings.patchVersionId))
     .where(eq(trainings.jobId, job.id))
-  const { base: _, ...spec } = row!.spec as FinetuneSpec
-  return { kind: 'finetune', ...spec, base: await signModel(ctx, row!.modelVersionId) }
+  const { base: baseName, ...spec } = row!.spec as FinetuneSpec
+  return { kind: 'finetune', ...spec, baseName, base: await signModel(ctx, row!.modelVersionId) }
 }
 
 /** What an evolve job reads: the parent, and how to train it further. */
@@ -26,8 +27,8 @@ export async function evolveSpec(ctx: RequestContext, job: JobRow): Promise<Evol
     .from(trainings)
     .innerJoin(modelVersions, eq(modelVersions.id, trainings.modelVersionId))
     .where(eq(trainings.jobId, job.id))
-  const { parent: _, ...spec } = row!.spec as EvolveSpec
-  return { kind: 'evolve', ...spec, parent: await signModel(ctx, row!.modelVersionId!) }
+  const { parent: parentName, ...spec } = row!.spec as EvolveSpec
+  return { kind: 'evolve', ...spec, parentName, parent: await signModel(ctx, row!.modelVersionId!) }
 }
 
 function signModel(ctx: RequestContext, modelVersionId: string): Promise<SignedFile[]> {
