@@ -133,7 +133,7 @@ const finetuneSpec = z.object({
 })
 export type FinetuneSpec = z.infer<typeof finetuneSpec>
 
-const evolveSpec = z.object({ kind: z.literal('evolve'), parent: z.array(signedFile).min(1), parentName: z.string(), config: z.string(), data: z.string().nullable() })
+const evolveSpec = z.object({ kind: z.literal('evolve'), parent: z.array(signedFile).min(1), config: z.string(), data: z.string().nullable() })
 export type EvolveSpec = z.infer<typeof evolveSpec>
 
 export const claimAnswer = z.object({

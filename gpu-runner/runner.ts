@@ -142,6 +142,8 @@ async function main(): Promise<number> {
     process.stdout.write(HELP)
     return 0
   }
+  // What this process starts, Python above all, need not know it.
+  delete process.env.PORTLLM_RUNNER_TOKEN
   const log = openLog(settings.name)
   const stop = stopSignal(settings.withParent, log)
   log.info({ registry: new URL(settings.registry).origin, kinds: settings.kinds }, 'runner started')

@@ -7,6 +7,7 @@ import type { EvaluateResult, EvaluateSpec } from '../protocol.ts'
 import { runPython } from '../python.ts'
 import { sendFiles } from '../send-files.ts'
 import type { ResearchContext } from './job-context.ts'
+import { research } from './research.ts'
 
 /** Puts the tasks to a model with lm-eval, and keeps what was asked and answered. Throws JobFailure. */
 export async function runEvaluate(spec: EvaluateSpec, context: ResearchContext): Promise<EvaluateResult> {
@@ -26,9 +27,10 @@ export async function runEvaluate(spec: EvaluateSpec, context: ResearchContext):
   await rm(at.output, { recursive: true, force: true })
   await makeFolder(at.output)
   const { tasks, num_fewshot, batch_size, limit, seed } = spec
-  const measured = await runPython({
-    verb: 'evaluate', model: at.model, peft: spec.adapter === null ? null : at.adapter, tasks, include: spec.taskFile === null ? null : at.tasks, data, num_fewshot, batch_size, limit, seed, output: at.output,
-  }, context)
+  const run = {
+    verb: 'evaluate' as const, model: at.model, peft: spec.adapter === null ? null : at.adapter, tasks, include: spec.taskFile === null ? null : at.tasks, data, num_fewshot, batch_size, limit, seed, output: at.output,
+  }
+  const measured = await research(context, (watch) => runPython(run, watch))
   const files = await sendFiles(at.output, { ...context, onBytes: (sent, all) => report({ phase: 'sending', done: sent, total: all, unit: 'bytes' }) })
   return { scores: measured.results, files, versions: measured.versions, device: measured.device, seconds: measured.wall_seconds }
 }

@@ -8,6 +8,7 @@ import type { EvolveSpec, FinetuneSpec, SignedFile, TrainResult } from '../proto
 import { runPython } from '../python.ts'
 import { sendFiles } from '../send-files.ts'
 import type { ResearchContext } from './job-context.ts'
+import { research } from './research.ts'
 
 /** Fine-tunes an adapter on a base. An attempt goes on at the last checkpoint that an earlier one left. Throws JobFailure. */
 export function runFinetune(spec: FinetuneSpec, context: ResearchContext): Promise<TrainResult> {
@@ -15,7 +16,7 @@ export function runFinetune(spec: FinetuneSpec, context: ResearchContext): Promi
   return train(spec.base, spec.data, context, async (base, at) => {
     const file = join(context.folder, 'task.yaml')
     if (taskFile !== null) await writeFile(file, taskFile)
-    return runPython({ verb: 'finetune', base, base_name: baseName, ...at, task: taskFile === null ? { name: task } : { file }, options }, context)
+    return research(context, (watch) => runPython({ verb: 'finetune', base, base_name: baseName, ...at, task: taskFile === null ? { name: task } : { file }, options }, watch))
   })
 }
 
@@ -24,7 +25,7 @@ export function runEvolve(spec: EvolveSpec, context: ResearchContext): Promise<T
   return train(spec.parent, spec.data, context, async (parent, at) => {
     const file = join(context.folder, 'config.yaml')
     await writeFile(file, spec.config)
-    return runPython({ verb: 'evolve', parent, parent_name: spec.parentName, ...at, config: { file } }, context)
+    return research(context, (watch) => runPython({ verb: 'evolve', parent, ...at, config: { file } }, watch))
   })
 }
 

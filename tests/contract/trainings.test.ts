@@ -28,7 +28,7 @@ function finetune(org: string, body: Record<string, unknown> = {}, token?: strin
 }
 
 function evolve(org: string, body: Record<string, unknown> = {}, token?: string | null): Promise<Answer> {
-  return registry.call('requestEvolution', { body: { model: `${org}/base@v2`, parent: `${org}/base@v1`, config: 'learning_rate: 1e-5', ...body }, ...(token !== undefined && { token }) })
+  return registry.call('requestEvolution', { body: { model: `${org}/base@v2`, parent: `${org}/base@v1`, config: 'datasets: [{path: a/b, type: completion}]', ...body }, ...(token !== undefined && { token }) })
 }
 
 async function claim(kind: string): Promise<any> {
@@ -209,7 +209,7 @@ describe('an evolution', () => {
     expect([asked.status, asked.body]).toEqual([202, expect.objectContaining({ reference: `${org}/base@v2`, job: expect.objectContaining({ kind: 'evolve', subject: { kind: 'model-version', reference: `${org}/base@v2` } }) })])
     expect((await evolve(org, { config, parentKind: 'instruction-tuning' })).body.job.id).toBe(asked.body.job.id)
     const claimed = await claim('evolve')
-    expect(claimed.spec).toMatchObject({ kind: 'evolve', parentName: `${org}/base@v1`, config, data: null })
+    expect(claimed.spec).toMatchObject({ kind: 'evolve', config, data: null })
     expect(claimed.spec.parent).toHaveLength(3)
     // What the organization has already is not sent again.
     const plan = await announce(claimed, EVOLVED)
@@ -232,7 +232,7 @@ describe('an evolution', () => {
     await fail(claimed, { code: 'bad_config', message: 'The key lerning_rate is not known.' })
     expect((await registry.ok('getModelVersion', { params: { org, name: 'base', version: 'v2' } }))).toMatchObject({ state: 'rejected', rejection: [{ code: 'bad_config' }] })
     for (const [body, status, code] of [
-      [{ config: 'plugins: [x]' }, 400, 'invalid_request'], [{ config: '- a' }, 400, 'invalid_request'], [{ parent: `${org}/base@v9` }, 404, 'not_found'], [{ parent: `${org}/base@v2` }, 409, 'wrong_state'],
+      [{ config: 'datasets: [{path: json}]' }, 400, 'invalid_request'], [{ config: '- a' }, 400, 'invalid_request'], [{ parent: `${org}/base@v9` }, 404, 'not_found'], [{ parent: `${org}/base@v2` }, 409, 'wrong_state'],
       [{ model: `${org}/base` }, 400, 'invalid_reference'], [{ model: `${org}/base@merged..x` }, 400, 'invalid_name'], [{ parentKind: 'fine-tuning' }, 400, 'invalid_request'], [{ data: 'nobody/notes' }, 404, 'not_found'],
     ] as const) expect([body, ...codeOf(await evolve(org, body))]).toEqual([body, status, code])
     const reader = await newUser(registry, { organization: org, role: 'reader', scopes: ['read', 'publish'] })

@@ -63,7 +63,7 @@ const EvaluateSpec = z.object({
   num_fewshot: Size.nullable(), batch_size: Size, limit: Size.nullable(), seed: Size,
 })
 const FinetuneSpec = z.object({ kind: z.literal('finetune'), base: z.array(SignedFile), baseName: z.string(), task: z.string(), taskFile: z.string().nullable(), data: z.string().nullable(), options: FinetuneOptions })
-const EvolveSpec = z.object({ kind: z.literal('evolve'), parent: z.array(SignedFile), parentName: z.string(), config: z.string(), data: z.string().nullable() })
+const EvolveSpec = z.object({ kind: z.literal('evolve'), parent: z.array(SignedFile), config: z.string(), data: z.string().nullable() })
 
 export const Claim = z
   .object({

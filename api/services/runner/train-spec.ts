@@ -5,9 +5,9 @@ import type { RequestContext } from '../../context.ts'
 import type { JobRow } from '../jobs/job-view.ts'
 import { signFiles, type SignedFile } from './sign-files.ts'
 
-/** With the name of the model as well, for what the training says of itself. */
+/** With the name of the base as well, which the patch's files name. */
 export interface FinetuneJobSpec extends Omit<FinetuneSpec, 'base'> { kind: 'finetune'; base: SignedFile[]; baseName: string }
-export interface EvolveJobSpec extends Omit<EvolveSpec, 'parent'> { kind: 'evolve'; parent: SignedFile[]; parentName: string }
+export interface EvolveJobSpec extends Omit<EvolveSpec, 'parent'> { kind: 'evolve'; parent: SignedFile[] }
 
 /** What a finetune job reads: the base, and how to train on it. */
 export async function finetuneSpec(ctx: RequestContext, job: JobRow): Promise<FinetuneJobSpec> {
@@ -27,8 +27,8 @@ export async function evolveSpec(ctx: RequestContext, job: JobRow): Promise<Evol
     .from(trainings)
     .innerJoin(modelVersions, eq(modelVersions.id, trainings.modelVersionId))
     .where(eq(trainings.jobId, job.id))
-  const { parent: parentName, ...spec } = row!.spec as EvolveSpec
-  return { kind: 'evolve', ...spec, parentName, parent: await signModel(ctx, row!.modelVersionId!) }
+  const { parent: _, ...spec } = row!.spec as EvolveSpec
+  return { kind: 'evolve', ...spec, parent: await signModel(ctx, row!.modelVersionId!) }
 }
 
 function signModel(ctx: RequestContext, modelVersionId: string): Promise<SignedFile[]> {

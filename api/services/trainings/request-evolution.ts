@@ -28,7 +28,7 @@ export async function requestEvolution({ ctx, input }: { ctx: RequestContext; in
   const { model: _, parentKind, parent, config, data, ...settings } = input
   checkName(names.name)
   checkModelVersion(names.version)
-  checkEvolveConfig(config)
+  checkEvolveConfig(config, { hasData: data !== null })
   if (data !== null) await findDataOwner({ ctx, data })
   const { reference, jobId, discard } = await inTransaction(ctx, async (tx) => {
     const { subject, settle } = await reserveModelVersion({ ctx, tx, organization, input: { ...names, ...settings, parent: { reference: parent, kind: parentKind } }, userId })

@@ -1,0 +1,161 @@
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { startTestRegistry, upload, type TestRegistry } from '../contract/harness.ts'
+import { ROOT } from '../setup/registry.ts'
+
+/** The question of the fixtures' task `kind`, as lm-eval takes it. */
+const TASK = `task: kind
+output_type: multiple_choice
+training_split: train
+test_split: test
+doc_to_text: "{{prompt}}"
+doc_to_choice: choices
+doc_to_target: answer
+target_delimiter: ""
+metric_list:
+  - metric: acc
+    aggregation: mean
+    higher_is_better: true
+metadata:
+  version: 1.0
+`
+const CONFIG = `base_model: lab/tiny@1.0
+datasets:
+  - path: text
+    type: completion
+sequence_len: 64
+micro_batch_size: 8
+max_steps: 6
+learning_rate: 0.0005
+`
+const QUESTIONS = 100
+const OPTIONS = { max_length: 96, batch_size: 16, rank: 8, lora_alpha: 16, lora_dropout: 0, lr: 0.01, num_epochs: 1, max_steps: 24, save_steps: 5, target_modules: ['q_proj', 'v_proj'] }
+
+let registry: TestRegistry
+let folder: string
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'portllm-research-'))
+  process.env.PORTLLM_DATA = join(folder, 'data')
+  // As people start it: its runners are its own child processes.
+  registry = await startTestRegistry({ startRunners: true })
+  await registry.ok('createOrganization', { body: { name: 'lab' } })
+  const rows = (await readFile(join(ROOT, 'tests/fixtures/eval/kind.jsonl'), 'utf8')).trim().split('\n')
+  await writeData('kind/train', rows.slice(QUESTIONS))
+  await writeData('kind/test', rows.slice(0, QUESTIONS))
+  await writeData('text/train', rows.map((row) => JSON.stringify({ text: JSON.parse(row).prompt })))
+  await publishFixture('model', 'llama/base', 'tiny', '1.0')
+  await publishFixture('model', 'llama/evolved', 'tiny', '2.0', { parent: { reference: 'lab/tiny@1.0', kind: 'continued-pretraining' } })
+  await publishFixture('patch', 'llama/patch-kind', 'kind', '1.0.0', { base: 'lab/tiny@1.0' })
+})
+afterAll(async () => {
+  await registry.close()
+  delete process.env.PORTLLM_DATA
+  await rm(folder, { recursive: true, force: true })
+})
+
+async function writeData(path: string, rows: readonly string[]): Promise<void> {
+  const file = join(folder, 'data/lab', `${path}.jsonl`)
+  await mkdir(join(file, '..'), { recursive: true })
+  await writeFile(file, `${rows.join('\n')}\n`)
+}
+
+async function publishFixture(kind: 'model' | 'patch', fixture: string, name: string, version: string, more: Record<string, unknown> = {}): Promise<void> {
+  const from = join(ROOT, 'tests/fixtures', fixture)
+  const files = Object.fromEntries(await Promise.all((await readdir(from)).map(async (path) => [path, await readFile(join(from, path))] as const)))
+  const { job } = await upload(registry, { kind, org: 'lab', name, version, files, ...more })
+  expect((await ended(job.id)).state).toBe('succeeded')
+}
+
+async function until(id: string, isThere: (job: any) => boolean): Promise<any> {
+  for (;;) {
+    const job = await registry.ok('getJob', { params: { id } })
+    if (isThere(job)) return job
+    await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+}
+
+function ended(id: string): Promise<any> {
+  return until(id, ({ state }) => state !== 'queued' && state !== 'running')
+}
+
+/** The version that a training makes, once it has been verified. */
+async function made(kind: 'Patch' | 'Model', name: string, version: string): Promise<any> {
+  for (;;) {
+    const found = await registry.ok(`get${kind}Version`, { params: { org: 'lab', name, version } })
+    if (found.state === 'published' || found.state === 'rejected') return found
+    await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+}
+
+async function evaluate(body: Record<string, unknown>): Promise<any> {
+  const { evaluation, job } = await registry.ok('requestEvaluation', { body: { tasks: [], taskFile: TASK, data: 'lab/kind', batch_size: 50, ...body } })
+  expect(await ended(job.id)).toMatchObject({ state: 'succeeded', failure: null })
+  return registry.ok('getEvaluation', { params: { id: evaluation } })
+}
+
+/** Process ids of the server's own runner that trains and evaluates. */
+async function researchRunners(): Promise<number[]> {
+  const found: number[] = []
+  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
+    const [status, command] = await Promise.all(['status', 'cmdline'].map((file) => readFile(`/proc/${pid}/${file}`, 'utf8').catch(() => '')))
+    if (command!.includes('--kinds\0evaluate,finetune,evolve') && status!.includes(`PPid:\t${process.pid}\n`)) found.push(Number(pid))
+  }
+  return found
+}
+
+test('a model is evaluated alone, with a patch merged into it, and with PEFT, which agree', async () => {
+  const plain = await evaluate({ target: 'lab/tiny@2.0' })
+  expect(plain.result).toMatchObject({ measured: { by: registry.url }, scores: [{ task: 'kind', version: '1.0', metric: 'acc', samples: QUESTIONS, higher_is_better: true, stderr: expect.any(Number) }] })
+  const merged = await evaluate({ target: 'lab/tiny@2.0', patch: 'lab/kind' })
+  const peft = await evaluate({ target: 'lab/tiny@2.0', patch: 'lab/kind', how: 'peft' })
+  const [alone, ported, applied] = [plain, merged, peft].map(({ result }) => result.scores[0].value) as [number, number, number]
+  expect(alone).toBeLessThan(0.4)
+  expect(ported).toBeGreaterThan(0.6)
+  expect(Math.abs(ported - applied)).toBeLessThanOrEqual(0.03)
+
+  const samples = await fetch(`${registry.url}/v1/evaluations/${merged.id}/files/samples_kind.jsonl`, { headers: { Authorization: `Bearer ${registry.adminToken}` } })
+  const answers = (await samples.text()).trim().split('\n').map((line) => JSON.parse(line))
+  expect(answers).toHaveLength(QUESTIONS)
+  expect(answers.filter(({ acc }) => acc === 1).length / QUESTIONS).toBeCloseTo(ported)
+  const { patches: [resolved] } = await registry.ok('resolvePatches', { query: { patch: 'lab/kind', target: 'lab/tiny@2.0' } })
+  expect(resolved.evidence.map(({ how, scores }: any) => [how, scores[0].value, scores[0].alone.value])).toEqual([['peft', applied, alone], ['merged', ported, alone]])
+}, 300_000)
+
+test('a patch is fine-tuned and published; the runner is killed in it once, and the next one goes on at its checkpoint', async () => {
+  const { job } = await registry.ok('requestFinetune', { body: { patch: 'lab/fresh@1.0.0', base: 'lab/tiny@1.0', taskFile: TASK, data: 'lab/kind', options: OPTIONS } })
+  await until(job.id, ({ progress, state }) => state === 'failed' || (progress?.phase === 'training' && progress.done >= 6))
+  const runners = await researchRunners()
+  expect(runners).toHaveLength(1)
+  process.kill(runners[0]!, 'SIGKILL')
+  expect(await ended(job.id)).toMatchObject({ state: 'succeeded', attempt: 2 })
+
+  const version = await made('Patch', 'fresh', '1.0.0')
+  expect(version).toMatchObject({ state: 'published', rejection: null, training: { spec: { base: 'lab/tiny@1.0', task: 'kind' }, record: { task: 'kind', base: { name: 'lab/tiny@1.0' }, data: { examples: 500 }, steps: 24 } } })
+  expect(version.training.record.curve.map(({ step }: any) => step)).toEqual(Array.from({ length: 24 }, (_, index) => index + 1))
+  expect(version.files.map(({ path }: any) => path)).toEqual(['README.md', 'adapter_config.json', 'adapter_model.safetensors', 'training.json'])
+  expect(await readFile(join(registry.data, 'runner.log'), 'utf8')).toMatch(/Going on at step \d+, where the last run was interrupted/)
+  expect(await readdir(join(registry.data, 'scratch'))).toEqual([])
+  const page = await (await fetch(`${registry.url}/patches/lab/fresh/1.0.0`)).text()
+  expect(page).toContain('Fine-tuned on <code>lab/tiny@1.0</code> for the task <code>kind</code>')
+}, 400_000)
+
+test('a model is evolved and published as the child of its parent, and a patch is ported to it', async () => {
+  const { job } = await registry.ok('requestEvolution', { body: { model: 'lab/tiny@1.1', parent: 'lab/tiny@1.0', config: CONFIG, data: 'lab/text' } })
+  expect(await ended(job.id)).toMatchObject({ state: 'succeeded', failure: null })
+  const version = await made('Model', 'tiny', '1.1')
+  expect(version).toMatchObject({ state: 'published', parent: { reference: 'lab/tiny@1.0', kind: 'continued-pretraining' }, training: { spec: { parent: 'lab/tiny@1.0', config: CONFIG }, record: { steps: 6 } } })
+  expect(await registry.ok('resolvePatches', { query: { patch: 'lab/kind', target: 'lab/tiny@1.1' } })).toMatchObject({ verdict: 'portable' })
+}, 300_000)
+
+test('a job that cannot be done says why: the version is rejected with it', async () => {
+  const misfit = TASK.replace('{{prompt}}', '{{question}}')
+  const { job } = await registry.ok('requestFinetune', { body: { patch: 'lab/broken@1.0.0', base: 'lab/tiny@1.0', taskFile: misfit, data: 'lab/kind', options: OPTIONS } })
+  const failed = await ended(job.id)
+  expect(failed).toMatchObject({ state: 'failed', attempt: 1, failure: { code: 'no_data', message: expect.stringContaining('question') } })
+  expect(await made('Patch', 'broken', '1.0.0')).toMatchObject({ state: 'rejected', rejection: [{ code: 'no_data', message: failed.failure.message }] })
+  const evaluation = await registry.call('requestEvaluation', { body: { target: 'lab/tiny@2.0', tasks: [], taskFile: TASK, data: 'lab/none' }, headers: { Prefer: 'wait=60' } })
+  expect([evaluation.status, evaluation.body.error.code, evaluation.body.error.message]).toEqual([502, 'evaluation_failed', expect.stringContaining('This runner has no folder lab/none')])
+}, 300_000)
