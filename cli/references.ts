@@ -1,3 +1,4 @@
+import { stat } from 'node:fs/promises'
 import { checkModelVersion, parseReference, selectVersion, type Reference } from '../patch/reference.ts'
 import type { PatchPackage, PatchVersionSummary, Registry, VersionName } from './client.ts'
 import { CliError, EXIT, usageError } from './exit.ts'
@@ -12,6 +13,14 @@ export async function modelVersionName(registry: Registry, text: string): Promis
   const { versions } = await registry.getModel(organization, name)
   const published = versions.filter(({ state }) => state === 'published').map(({ version }) => `${organization}/${name}@${version}`)
   throw usageError(`${text} names no version. ${published.length === 0 ? 'It has no published one yet.' : `Write one of: ${published.join(', ')}.`}`)
+}
+
+/** Whether an argument that may be a folder too is `org/name@version` of a registry. Throws where it could be both. */
+export async function isModelReference(text: string): Promise<boolean> {
+  if (!/^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*@/.test(text)) return false
+  const isFolder = await stat(text).then((found) => found.isDirectory(), () => false)
+  if (isFolder) throw usageError(`${text} is a folder here, and may be a model of the registry: for the folder, write ./${text}.`)
+  return true
 }
 
 /** `org/name@version` of a patch, with an exact version: what changes a version must not guess which. */

@@ -3,18 +3,25 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Option, type Command } from 'commander'
 import { runPython, type EvaluateResult, type EvaluateRun } from '../../gpu-runner/python.ts'
+import { evaluateInRegistry } from '../evaluate-job.ts'
+import { usageError } from '../exit.ts'
 import { formatFields, formatTable } from '../format.ts'
 import { existingFolder } from '../local-training.ts'
 import { integerOption, listOption } from '../option-values.ts'
 import { openOutputFolder } from '../output-folder.ts'
 import { withPython } from '../python-run.ts'
+import { isModelReference } from '../references.ts'
 import { formatScore } from '../scores.ts'
 import { addCommand, answerWith, type Answer, type CommonOptions, type Session } from '../session.ts'
 
 interface EvaluateArguments extends CommonOptions {
   model: string
+  patch?: string
+  how?: 'merged' | 'peft'
+  task_file?: string
+  wait: boolean
   peft?: string
-  tasks: string[]
+  tasks?: string[]
   include_path?: string
   data?: string
   num_fewshot?: number
@@ -33,18 +40,23 @@ is a model like any other. Scores have their standard error; of two runs only sc
 Data come from the Hub, or with --data from <folder>/<task>/validation.jsonl (or test; .json, .csv, .parquet); of one task
 alone from <folder>/validation.jsonl too.
 
+A model organization/model@version is one of the registry, whose runner then does it: with --patch, merged into it or applied
+by PEFT (--how). The same question is answered once; --data is data of your organization that the runner has.
+
 Examples:
   portllm evaluate --model ./mistral-v2 --tasks boolq,winogrande
   portllm evaluate --model ./mistral-v2 --peft ./boolq-patch --tasks boolq --num_fewshot 0 --batch_size 32
-  portllm evaluate --model ./merged --tasks triage --include_path ./my-tasks --data ./notes --output ./results`
+  portllm evaluate --model ./merged --tasks triage --include_path ./my-tasks --data ./notes --output ./results
+  portllm evaluate --model lab/mistral@2.0 --tasks boolq
+  portllm evaluate --model lab/mistral@2.0 --patch hospital/triage@^1 --task_file ./triage.yaml --data hospital/notes`
 
 export function addEvaluate(program: Command): void {
   const command = addCommand(program, 'evaluate', 'score a model on tasks')
-    .requiredOption('-m, --model <folder>', 'the model')
+    .requiredOption('-m, --model <folder>', 'the model; or organization/model@version of a registry')
     .option('-p, --peft <folder>', 'a patch that PEFT applies while the model runs')
-    .requiredOption('-t, --tasks <names>', "names of lm-eval's tasks, or of your own, with commas between", listOption)
+    .option('-t, --tasks <names>', "names of lm-eval's tasks, or of your own, with commas between", listOption)
     .option('--include_path <folder>', 'folder with YAML files of tasks of your own')
-    .option('-d, --data <folder>', 'folder with the data, in place of the Hub')
+    .option('-d, --data <folder>', 'folder with the data, in place of the Hub; in a registry organization/name')
     .option('--num_fewshot <n>', 'solved examples before each question (default: as the task says)', integerOption(0, 1000))
     .option('--batch_size <n>', 'questions at a time', integerOption(1, 4096), 8)
     .option('--limit <n>', 'the first n questions of each task only', integerOption(1, 1_000_000_000))
@@ -52,12 +64,19 @@ export function addEvaluate(program: Command): void {
     .addOption(new Option('--dtype <dtype>', 'that the model computes in; auto: as it is stored').choices(['auto', 'float32', 'bfloat16', 'float16']).default('auto'))
     .option('-o, --output <folder>', 'folder to make for results.json and the answers to every question (samples_<task>.jsonl)')
     .option('-f, --force', 'replace an output folder that is not empty')
+    .option('--patch <org/name>', 'in a registry: the patch, with @version, @range or @tag')
+    .addOption(new Option('--how <how>', 'in a registry: merge the patch, or have PEFT apply it (default: merged)').choices(['merged', 'peft']))
+    .option('--task_file <file>', 'in a registry: YAML of a task of your own')
+    .option('--no-wait', 'in a registry: do not wait for the scores')
     .addHelpText('after', EXAMPLES)
   answerWith(command, (session, options: EvaluateArguments) => evaluate(session, options))
 }
 
 async function evaluate(session: Session, options: EvaluateArguments): Promise<Answer> {
-  const { model, peft, tasks, include_path: include, data, num_fewshot = null, batch_size, limit = null, seed, dtype, output } = options
+  if (await isModelReference(options.model)) return inRegistry(session, options)
+  const { model, peft, tasks = [], include_path: include, data, num_fewshot = null, batch_size, limit = null, seed, dtype, output } = options
+  refuseOptions(options, ['patch', 'how', 'task_file'], 'is for a model of a registry (--model organization/model@version)')
+  if (tasks.length === 0) throw usageError('Name the tasks with --tasks, such as --tasks boolq,winogrande.')
   const run = {
     verb: 'evaluate', tasks, num_fewshot, batch_size, limit, seed, dtype,
     model: await existingFolder(model, '--model'),
@@ -68,6 +87,18 @@ async function evaluate(session: Session, options: EvaluateArguments): Promise<A
   const measure = (folder: string) => withPython(session, (watch) => runPython({ ...run, output: folder }, watch))
   const result = output === undefined ? await intoNowhere(measure) : await intoFolder(output, options.force ?? false, measure)
   return { json: { model, peft: peft ?? null, ...result }, text: describe(model, peft, result) }
+}
+
+async function inRegistry(session: Session, options: EvaluateArguments): Promise<Answer> {
+  const { model, patch = null, how = null, tasks = [], task_file: taskFile = null, data = null, num_fewshot = null, batch_size, limit = null, seed, wait } = options
+  refuseOptions(options, ['peft', 'include_path', 'output'], 'is for a model in a folder; in a registry say --patch, --task_file, and fetch what was recorded from the evaluation')
+  if (options.dtype !== 'auto') throw usageError('--dtype is for a model in a folder: a registry evaluates a model as it is stored.')
+  return evaluateInRegistry(session, { model, patch, how, tasks, taskFile, data, num_fewshot, batch_size, limit, seed, wait })
+}
+
+function refuseOptions(options: EvaluateArguments, names: readonly (keyof EvaluateArguments)[], why: string): void {
+  const given = names.find((name) => options[name] !== undefined)
+  if (given !== undefined) throw usageError(`--${given} ${why}.`)
 }
 
 async function intoFolder(path: string, force: boolean, measure: (folder: string) => Promise<EvaluateResult>): Promise<EvaluateResult> {

@@ -5,14 +5,16 @@ import { usageError } from '../exit.ts'
 import { dataPlace, existingFile, existingFolder, trainInto } from '../local-training.ts'
 import { integerOption, listOption, numberOption } from '../option-values.ts'
 import { addCommand, answerWith, type Answer, type CommonOptions, type Session } from '../session.ts'
+import { addPublishOptions, finetuneInRegistry, refuseLocal, requireOutput, type PublishOptions } from '../training-job.ts'
 
-interface FinetuneArguments extends CommonOptions, FinetuneOptions {
+interface FinetuneArguments extends CommonOptions, FinetuneOptions, PublishOptions {
   task?: string
   task_file?: string
   data?: string
   model_name_or_path: string
-  output_dir: string
+  output_dir?: string
   num_processes?: number
+  tag?: string
   force?: boolean
 }
 
@@ -27,10 +29,15 @@ own in a file. Data come from the Hub, or with --data from <folder>/train.jsonl 
 Interrupted or killed, the same command goes on at its last checkpoint. On several GPUs each gets a process, and
 --batch_size examples at a time.
 
+With --as, a runner of the registry does it and publishes the patch: the base is then a model of the registry, and --data is
+data of your organization that the runner has, as organization/name.
+
 Examples:
   portllm finetune --task boolq --model_name_or_path ./mistral-v1 --output_dir ./boolq-patch
   portllm finetune --task gsm8k --model_name_or_path ./mistral-v1 --rank 16 --lr 2e-4 --num_epochs 3 --bf16 --gradient_checkpointing --output_dir ./gsm8k-patch
-  portllm finetune --task_file ./triage.yaml --data ./notes --model_name_or_path ./mistral-v1 --output_dir ./triage-patch`
+  portllm finetune --task_file ./triage.yaml --data ./notes --model_name_or_path ./mistral-v1 --output_dir ./triage-patch
+  portllm finetune --task boolq --model_name_or_path lab/mistral@1.0 --as lab/boolq@1.0.0
+  portllm finetune --task_file ./triage.yaml --data hospital/notes --model_name_or_path lab/mistral@1.0 --as hospital/triage@1.0.0`
 
 const OPTIONS: readonly (readonly [flags: string, description: string, parse: (text: string) => unknown])[] = [
   ['--max_length <tokens>', 'of an example; longer ones lose the beginning of their context', integerOption(2, 1_000_000)],
@@ -50,9 +57,9 @@ export function addFinetune(program: Command): void {
   const command = addCommand(program, 'finetune', 'train a patch for a task')
     .option('-t, --task <name>', 'name of the task')
     .option('--task_file <file>', 'YAML of a task of your own, as lm-eval has them')
-    .requiredOption('-m, --model_name_or_path <folder>', 'the base')
-    .requiredOption('-o, --output_dir <folder>', 'folder to make')
-    .option('-d, --data <folder>', 'folder with train.jsonl, in place of the Hub')
+    .requiredOption('-m, --model_name_or_path <folder>', 'the base; with --as organization/model@version')
+    .option('-o, --output_dir <folder>', 'folder to make')
+    .option('-d, --data <folder>', 'folder with train.jsonl, in place of the Hub; with --as organization/name')
   for (const [flags, description, parse] of OPTIONS) {
     const option = new Option(flags, description).argParser(parse)
     command.addOption(option.default(FINETUNE_DEFAULTS[option.attributeName() as keyof FinetuneOptions]))
@@ -64,13 +71,21 @@ export function addFinetune(program: Command): void {
     .option('--bf16', 'base in bfloat16 and mixed precision', false)
     .option('--num_processes <n>', 'processes that train together (default: one for each GPU)', integerOption(1, 1024))
     .option('-f, --force', 'replace an output folder that is not empty')
+    .option('--tag <tag>', 'with --as: dist-tag to set (default: latest)')
     .addHelpText('after', EXAMPLES)
+  addPublishOptions(command, 'patch')
   answerWith(command, (session, options: FinetuneArguments) => finetune(session, options))
 }
 
 async function finetune(session: Session, options: FinetuneArguments): Promise<Answer> {
-  const { task, task_file: file, model_name_or_path: name, output_dir: output, num_processes = null } = options
+  const { task, task_file: file, model_name_or_path: name, num_processes = null } = options
   if ((task === undefined) === (file === undefined)) throw usageError('Name either a task (--task boolq) or a file with a task of your own (--task_file).')
+  if (options.as !== undefined) {
+    const { as: patch, data = null, tag, description, visibility, wait } = options
+    refuseLocal(options)
+    return finetuneInRegistry(session, { patch, base: name, task: task ?? null, taskFile: file ?? null, data, options: trainingOptions(options), wait, ...(tag && { tag }), ...(description && { description }), ...(visibility && { visibility }) })
+  }
+  const output = requireOutput(options)
   const run = {
     verb: 'finetune', base: await existingFolder(name, '--model_name_or_path'), base_name: name, num_processes,
     task: file === undefined ? { name: task! } : { file: await existingFile(file, '--task_file') },

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startTestRegistry, upload, type TestRegistry } from '../contract/harness.ts'
-import { ROOT } from '../setup/registry.ts'
+import { portllm, ROOT, runCommand } from '../setup/registry.ts'
 
 /** The question of the fixtures' task `kind`, as lm-eval takes it. */
 const TASK = `task: kind
@@ -31,10 +31,11 @@ max_steps: 6
 learning_rate: 0.0005
 `
 const QUESTIONS = 100
-const OPTIONS = { max_length: 96, batch_size: 16, rank: 8, lora_alpha: 16, lora_dropout: 0, lr: 0.01, num_epochs: 1, max_steps: 24, save_steps: 5, target_modules: ['q_proj', 'v_proj'] }
+const FINETUNE = ['--model_name_or_path', 'lab/tiny@1.0', '--data', 'lab/kind', '--max_length', '96', '--batch_size', '16', '--lora_dropout', '0', '--lr', '0.01', '--num_epochs', '1', '--max_steps', '24', '--save_steps', '5', '--target_modules', 'q_proj,v_proj']
 
 let registry: TestRegistry
 let folder: string
+let taskFile: string
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'portllm-research-'))
@@ -46,6 +47,9 @@ beforeAll(async () => {
   await writeData('kind/train', rows.slice(QUESTIONS))
   await writeData('kind/test', rows.slice(0, QUESTIONS))
   await writeData('text/train', rows.map((row) => JSON.stringify({ text: JSON.parse(row).prompt })))
+  taskFile = join(folder, 'kind.yaml')
+  await writeFile(taskFile, TASK)
+  await writeFile(join(folder, 'config.yaml'), CONFIG)
   await publishFixture('model', 'llama/base', 'tiny', '1.0')
   await publishFixture('model', 'llama/evolved', 'tiny', '2.0', { parent: { reference: 'lab/tiny@1.0', kind: 'continued-pretraining' } })
   await publishFixture('patch', 'llama/patch-kind', 'kind', '1.0.0', { base: 'lab/tiny@1.0' })
@@ -90,10 +94,13 @@ async function made(kind: 'Patch' | 'Model', name: string, version: string): Pro
   }
 }
 
-async function evaluate(body: Record<string, unknown>): Promise<any> {
-  const { evaluation, job } = await registry.ok('requestEvaluation', { body: { tasks: [], taskFile: TASK, data: 'lab/kind', batch_size: 50, ...body } })
-  expect(await ended(job.id)).toMatchObject({ state: 'succeeded', failure: null })
-  return registry.ok('getEvaluation', { params: { id: evaluation } })
+/** The real command line, with `--json`. */
+function cli(...args: string[]): Promise<Record<string, any>> {
+  return portllm({ url: registry.url, token: registry.adminToken }, args, { configFolder: folder })
+}
+
+function evaluate(model: string, ...more: string[]): Promise<Record<string, any>> {
+  return cli('evaluate', '--model', model, '--task_file', taskFile, '--data', 'lab/kind', '--batch_size', '50', ...more)
 }
 
 /** Process ids of the server's own runner that trains and evaluates. */
@@ -107,10 +114,10 @@ async function researchRunners(): Promise<number[]> {
 }
 
 test('a model is evaluated alone, with a patch merged into it, and with PEFT, which agree', async () => {
-  const plain = await evaluate({ target: 'lab/tiny@2.0' })
+  const plain = await evaluate('lab/tiny@2.0')
   expect(plain.result).toMatchObject({ measured: { by: registry.url }, scores: [{ task: 'kind', version: '1.0', metric: 'acc', samples: QUESTIONS, higher_is_better: true, stderr: expect.any(Number) }] })
-  const merged = await evaluate({ target: 'lab/tiny@2.0', patch: 'lab/kind' })
-  const peft = await evaluate({ target: 'lab/tiny@2.0', patch: 'lab/kind', how: 'peft' })
+  const merged = await evaluate('lab/tiny@2.0', '--patch', 'lab/kind')
+  const peft = await evaluate('lab/tiny@2.0', '--patch', 'lab/kind', '--how', 'peft')
   const [alone, ported, applied] = [plain, merged, peft].map(({ result }) => result.scores[0].value) as [number, number, number]
   expect(alone).toBeLessThan(0.4)
   expect(ported).toBeGreaterThan(0.6)
@@ -121,11 +128,13 @@ test('a model is evaluated alone, with a patch merged into it, and with PEFT, wh
   expect(answers).toHaveLength(QUESTIONS)
   expect(answers.filter(({ acc }) => acc === 1).length / QUESTIONS).toBeCloseTo(ported)
   const { patches: [resolved] } = await registry.ok('resolvePatches', { query: { patch: 'lab/kind', target: 'lab/tiny@2.0' } })
+  const { matrices } = await cli('matrix', 'lab/kind')
+  expect(matrices[0].rows.map(({ cells }: any) => cells[0]?.value)).toEqual([alone, ported])
   expect(resolved.evidence.map(({ how, scores }: any) => [how, scores[0].value, scores[0].alone.value])).toEqual([['peft', applied, alone], ['merged', ported, alone]])
 }, 300_000)
 
 test('a patch is fine-tuned and published; the runner is killed in it once, and the next one goes on at its checkpoint', async () => {
-  const { job } = await registry.ok('requestFinetune', { body: { patch: 'lab/fresh@1.0.0', base: 'lab/tiny@1.0', taskFile: TASK, data: 'lab/kind', options: OPTIONS } })
+  const { job } = await cli('finetune', ...FINETUNE, '--task_file', taskFile, '--as', 'lab/fresh@1.0.0', '--no-wait')
   await until(job.id, ({ progress, state }) => state === 'failed' || (progress?.phase === 'training' && progress.done >= 6))
   const runners = await researchRunners()
   expect(runners).toHaveLength(1)
@@ -143,19 +152,25 @@ test('a patch is fine-tuned and published; the runner is killed in it once, and 
 }, 400_000)
 
 test('a model is evolved and published as the child of its parent, and a patch is ported to it', async () => {
-  const { job } = await registry.ok('requestEvolution', { body: { model: 'lab/tiny@1.1', parent: 'lab/tiny@1.0', config: CONFIG, data: 'lab/text' } })
-  expect(await ended(job.id)).toMatchObject({ state: 'succeeded', failure: null })
-  const version = await made('Model', 'tiny', '1.1')
+  const version = await cli('evolve', join(folder, 'config.yaml'), '--model_name_or_path', 'lab/tiny@1.0', '--data', 'lab/text', '--as', 'lab/tiny@1.1')
   expect(version).toMatchObject({ state: 'published', parent: { reference: 'lab/tiny@1.0', kind: 'continued-pretraining' }, training: { spec: { parent: 'lab/tiny@1.0', config: CONFIG }, record: { steps: 6 } } })
   expect(await registry.ok('resolvePatches', { query: { patch: 'lab/kind', target: 'lab/tiny@1.1' } })).toMatchObject({ verdict: 'portable' })
 }, 300_000)
 
 test('a job that cannot be done says why: the version is rejected with it', async () => {
-  const misfit = TASK.replace('{{prompt}}', '{{question}}')
-  const { job } = await registry.ok('requestFinetune', { body: { patch: 'lab/broken@1.0.0', base: 'lab/tiny@1.0', taskFile: misfit, data: 'lab/kind', options: OPTIONS } })
-  const failed = await ended(job.id)
-  expect(failed).toMatchObject({ state: 'failed', attempt: 1, failure: { code: 'no_data', message: expect.stringContaining('question') } })
-  expect(await made('Patch', 'broken', '1.0.0')).toMatchObject({ state: 'rejected', rejection: [{ code: 'no_data', message: failed.failure.message }] })
-  const evaluation = await registry.call('requestEvaluation', { body: { target: 'lab/tiny@2.0', tasks: [], taskFile: TASK, data: 'lab/none' }, headers: { Prefer: 'wait=60' } })
-  expect([evaluation.status, evaluation.body.error.code, evaluation.body.error.message]).toEqual([502, 'evaluation_failed', expect.stringContaining('This runner has no folder lab/none')])
+  const misfit = join(folder, 'misfit.yaml')
+  await writeFile(misfit, TASK.replace('{{prompt}}', '{{question}}'))
+  const run = (...args: string[]) => runCommand({ url: registry.url, token: registry.adminToken }, args, { configFolder: folder })
+  const trained = await run('finetune', ...FINETUNE, '--task_file', misfit, '--as', 'lab/broken@1.0.0')
+  expect([trained.code, trained.stderr]).toEqual([1, expect.stringMatching(/finetune job .* of lab\/broken@1\.0\.0 did not succeed: The data do not fit the task kind: .*question/)])
+  expect(await made('Patch', 'broken', '1.0.0')).toMatchObject({ state: 'rejected', rejection: [{ code: 'no_data', message: expect.stringContaining('question') }], training: { job: { attempt: 1 } } })
+  const evaluated = await run('evaluate', '--model', 'lab/tiny@2.0', '--task_file', taskFile, '--data', 'lab/none')
+  expect([evaluated.code, evaluated.stderr]).toEqual([1, expect.stringContaining('This runner has no folder lab/none')])
+  for (const [args, message] of [
+    [['finetune', ...FINETUNE, '--task', 'boolq'], /--output_dir, or with --as/], [['finetune', ...FINETUNE, '--task', 'boolq', '--as', 'lab/x@1.0.0', '--output_dir', 'x'], /say two things/], [['finetune', ...FINETUNE, '--task', 'boolq', '--as', 'lab/x'], /does not name the version/],
+    [['evolve', join(folder, 'config.yaml'), '--as', 'lab/tiny@3.0'], /Name the parent/], [['evaluate', '--model', 'lab/tiny@2.0', '--peft', folder], /--peft is for a model in a folder/], [['evaluate', '--model', folder, '--patch', 'lab/kind'], /--patch is for a model of a registry/],
+  ] as const) {
+    const refused = await run(...args)
+    expect([args, refused.code, refused.stderr]).toEqual([args, 2, expect.stringMatching(message)])
+  }
 }, 300_000)

@@ -1,0 +1,54 @@
+import { readFile } from 'node:fs/promises'
+import { formatReference, parseReference } from '../patch/reference.ts'
+import type { Job, Registry } from './client.ts'
+import { usageError } from './exit.ts'
+import { formatFields, formatTable } from './format.ts'
+import { requireSuccess, waitForJob } from './job-wait.ts'
+import { modelVersionName } from './references.ts'
+import { formatScore } from './scores.ts'
+import type { Answer, Session } from './session.ts'
+
+export interface EvaluateJob {
+  /** `org/name@version`. */
+  readonly model: string
+  /** `org/name[@version, range or tag]`. */
+  readonly patch: string | null
+  readonly how: 'merged' | 'peft' | null
+  readonly tasks: readonly string[]
+  /** Path of a YAML file of one's own. */
+  readonly taskFile: string | null
+  readonly data: string | null
+  readonly num_fewshot: number | null
+  readonly batch_size: number
+  readonly limit: number | null
+  readonly seed: number
+  readonly wait: boolean
+}
+
+/** Has the registry evaluate a model of its own, and waits for the scores. */
+export async function evaluateInRegistry(session: Session, { model, patch, taskFile, tasks, wait, ...rest }: EvaluateJob): Promise<Answer> {
+  if (patch !== null && parseReference(patch).weight !== 1) throw usageError(`${patch} has a weight: an evaluation is of a patch as it was published.`)
+  const registry = await session.connect()
+  const { organization, name, version } = await modelVersionName(registry, model)
+  const target = formatReference({ organization, name, selector: version })
+  const asked = await registry.requestEvaluation({ target, patch, tasks: [...tasks], taskFile: taskFile === null ? null : await readFile(taskFile, 'utf8'), ...rest })
+  if ('evaluation' in asked && !wait) return pending(asked.evaluation, asked.job as Job)
+  const evaluation = 'evaluation' in asked ? await finished(registry, asked.evaluation, asked.job as Job, session.quiet) : asked
+  const { spec, result, files } = evaluation
+  const { measured, scores } = result!
+  const fields = formatFields([
+    ['evaluation', evaluation.id], ['target', evaluation.target.reference], ['patch', evaluation.patch && `${evaluation.patch.reference} (${spec.how})`],
+    ['measured by', `${measured.by}, ${measured.at}, on ${measured.device} in ${measured.seconds.toFixed(1)} s`], ['recorded', files.map(({ path }) => path).join(', ')],
+  ])
+  const table = formatTable(['TASK', 'VERSION', 'FILTER', 'METRIC', 'SCORE', 'QUESTIONS'], scores.map((score) => [score.task, score.version, score.filter, `${score.metric} ${score.higher_is_better ? '↑' : '↓'}`, formatScore(score), String(score.samples)]))
+  return { json: evaluation, text: `${fields}\n\n${table}` }
+}
+
+async function finished(registry: Registry, id: string, job: Job, quiet: boolean) {
+  requireSuccess(await waitForJob(registry, job.id, 'Evaluation', quiet))
+  return registry.getEvaluation(id)
+}
+
+function pending(evaluation: string, job: Job): Answer {
+  return { json: { evaluation, job }, text: `${formatFields([['evaluation', evaluation], ['job', job.id]])}\nWait for it with: portllm jobs wait ${job.id}` }
+}
