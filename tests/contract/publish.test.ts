@@ -1,6 +1,8 @@
 import { open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { EventSourceParserStream } from 'eventsource-parser/stream'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Job } from '../../api/routes/jobs/job-schema.ts'
 import { blobStore, claimIngest, fileList, newOrganization, newToken, newUser, publish, putFiles, runIngest, sha256, startTestRegistry, upload, type Files, type TestRegistry } from './harness.ts'
 
 let registry: TestRegistry
@@ -116,6 +118,26 @@ describe('publishing a model version', () => {
     expect([...codeOf(completed), completed.body.error.details.rejection]).toEqual([422, 'rejected', rejection])
     await publish(registry, { kind: 'model', ...params, files: { 'config.json': 'better' } })
     expect(await registry.ok('getModelVersion', { params, token: null })).toMatchObject({ state: 'published', rejection: null })
+  })
+
+  it('streams what the runner reports of its progress, and then the end', async () => {
+    const org = await newOrganization(registry)
+    const { job } = await upload(registry, { kind: 'model', org, name: 'base', version: 'v1', files: FILES })
+    const response = await fetch(`${registry.url}/v1/jobs/${job.id}/events`, { headers: { Authorization: `Bearer ${registry.adminToken}` } })
+    const messages = response.body!.pipeThrough(new TextDecoderStream()).pipeThrough(new EventSourceParserStream()).getReader()
+    const next = async () => Job.parse(JSON.parse((await messages.read()).value!.data))
+    expect(await next()).toMatchObject({ id: job.id, state: 'queued', progress: null })
+
+    const claim = await claimIngest(registry)
+    const progress = { phase: 'hashing', done: 300, total: 1022, unit: 'bytes' }
+    await registry.ok('reportProgress', { params: { id: claim.job.id }, token: claim.token, body: { progress } })
+    let seen = await next()
+    if (seen.progress === null) seen = await next()
+    expect(seen).toMatchObject({ state: 'running', progress })
+    const failure = { code: 'worn_out', message: 'The disk is worn out.', retryable: false }
+    await registry.ok('failJob', { params: { id: claim.job.id }, token: claim.token, body: failure })
+    expect(await next()).toMatchObject({ state: 'failed', failure })
+    expect((await messages.read()).done).toBe(true)
   })
 
   it('refuses a manifest of other files than were uploaded, and the job can still end', async () => {
