@@ -1,6 +1,6 @@
 /**
  * `npm run campaign:fuzz -- [--seconds 120] [--seed N] [--keep]`: each fuzz target for so long, at low priority, from its
- * committed inputs. Prints a row for docs/campaigns.md; ends with 1 where something was found, and says the input.
+ * committed inputs. Prints a row for each; ends with 1 where something was found, and says the input.
  * `--keep` commits to the corpus what reached something new, minimized.
  */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'

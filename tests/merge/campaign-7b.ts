@@ -1,7 +1,7 @@
 /**
  * `npm run campaign:7b -- [--layers 32] [--folder build/7b]`: memory of merges into a model of the shape of Llama-2-7B,
  * 13.5 GB. The model's tensors are holes; what the adapters change is computed and written, 13 GB for all linears of all
- * layers. Prints rows for docs/campaigns.md; ends with 1 where a bound is broken.
+ * layers. Prints a row for each; ends with 1 where a bound is broken.
  */
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
