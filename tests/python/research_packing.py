@@ -1,6 +1,6 @@
 """Compares the losses of texts in one pack with those of the same texts alone; {"packed", "alone", "seen_together"} on stdout.
 
-    PYTHONPATH=gpu-runner/python python tests/python/research_packing.py MODEL
+PYTHONPATH=gpu-runner/python python tests/python/research_packing.py MODEL
 """
 
 import json

@@ -1,6 +1,6 @@
 """What portllm_research says of wrong configurations and task files, and of what libraries raise: {what: {"code", "message"}}.
 
-    PYTHONPATH=gpu-runner/python python tests/python/research_refusals.py FOLDER
+PYTHONPATH=gpu-runner/python python tests/python/research_refusals.py FOLDER
 """
 
 import json
@@ -79,7 +79,7 @@ def main() -> None:
 def explained(act: Callable[[], Any]) -> dict[str, str]:
     try:
         act()
-    except Exception as error:  # noqa: BLE001: that is what is asked for
+    except Exception as error:  # noqa: BLE001 (that is what is asked for)
         failure = failure_of(error)
         return {"code": failure.code, "message": failure.message.replace(sys.argv[1], "FOLDER")}
     return {"code": "", "message": "nothing was wrong"}

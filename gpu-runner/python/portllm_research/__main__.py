@@ -39,7 +39,7 @@ def main() -> int:
         return 0
     except stop.Stopped:
         return stop.EXIT
-    except Exception as error:  # noqa: BLE001: whatever it is, the other side is told
+    except Exception as error:  # noqa: BLE001 (whatever it is, the other side is told)
         traceback.print_exc()
         report.failure(failure_of(error))
         return 1

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import yaml
@@ -157,7 +157,9 @@ def _dataset(fields: Fields) -> DatasetEntry:
         raise fields.wrong(f"The type of {fields.where} is {kind!r}; known are {', '.join(DATASET_TYPES)}.")
     path = fields.text("path")
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path):
-        raise fields.wrong(f"The path of {fields.where} is {path!r}. It has to be a name, as the Hub's are (owner/name); with a folder of data it is looked up there.")
+        raise fields.wrong(
+            f"The path of {fields.where} is {path!r}. It has to be a name, as the Hub's are (owner/name); with a folder of data it is looked up there."
+        )
     mappings = fields.any("message_property_mappings", {"role": None, "content": None})
     if not isinstance(mappings, dict) or not set(mappings) <= {"role", "content"}:
         raise fields.wrong(f"message_property_mappings of {fields.where} has to name role and content.")
@@ -207,7 +209,9 @@ def _lora(fields: Fields) -> Lora | None:
 def _optimizer(fields: Fields) -> str:
     name = fields.text("optimizer", "adamw_torch")
     if name not in OPTIMIZERS:
-        raise fields.wrong(f"optimizer of {fields.where} is {name!r}, which is not installed here; adamw_torch stands for AdamW in any form. Known: {', '.join(OPTIMIZERS)}.")
+        raise fields.wrong(
+            f"optimizer of {fields.where} is {name!r}, which is not installed here; adamw_torch stands for AdamW in any form. Known: {', '.join(OPTIMIZERS)}."
+        )
     return str(name)
 
 

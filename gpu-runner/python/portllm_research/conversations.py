@@ -33,7 +33,10 @@ def encode_conversation(messages: list[dict[str, str]], tokenizer: PreTrainedTok
         if message["role"] == "assistant":
             start, end = render(index, True), render(index + 1, False)
             if not (end.startswith(start) and whole.startswith(end)):
-                raise Failure("bad_config", "The chat template writes earlier turns anew when a turn is added, so that it cannot be told which tokens the assistant says. Use chat_template: chatml.")
+                raise Failure(
+                    "bad_config",
+                    "The chat template writes earlier turns anew when a turn is added, so that it cannot be told which tokens the assistant says. Use chat_template: chatml.",
+                )
             said.append((len(start), len(end)))
     tokens = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = list(tokens["input_ids"]), tokens["offset_mapping"]

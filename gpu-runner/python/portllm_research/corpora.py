@@ -45,7 +45,9 @@ def read_corpus(config: EvolveConfig, tokenizer: PreTrainedTokenizerBase, folder
         try:
             rows = data.map(_batched(encoder, config.sequence_len), batched=True, remove_columns=data.column_names)
         except KeyError as error:
-            raise Failure("no_data", f"The dataset {entry.path} does not fit its type {entry.type}: it has no {error}. It has {', '.join(data.column_names)}.") from error
+            raise Failure(
+                "no_data", f"The dataset {entry.path} does not fit its type {entry.type}: it has no {error}. It has {', '.join(data.column_names)}."
+            ) from error
         parts.append(rows)
         digests.append(digest(data))
         sources.append("folder" if folder is not None else "/".join(["hub:" + entry.path, *([entry.name] if entry.name else [])]))
@@ -53,7 +55,10 @@ def read_corpus(config: EvolveConfig, tokenizer: PreTrainedTokenizerBase, folder
         kept += sum(rows["is_first"])
     rows = concatenate_datasets(parts).remove_columns("is_first")
     if len(rows) == 0:
-        raise Failure("no_data", f"No text is left to learn from: each of {examples} rows is longer than sequence_len ({config.sequence_len} tokens), or has nothing to learn.")
+        raise Failure(
+            "no_data",
+            f"No text is left to learn from: each of {examples} rows is longer than sequence_len ({config.sequence_len} tokens), or has nothing to learn.",
+        )
     return Corpus(rows, ", ".join(sources), digests[0] if len(digests) == 1 else digest(digests), examples, examples - kept)
 
 
@@ -75,7 +80,9 @@ def _batched(encoder: Callable[[dict[str, Any]], list[Row]], longest: int) -> Ca
         columns: dict[str, list[Any]] = {"input_ids": [], "labels": [], "is_first": []}
         names = list(batch)
         for values in zip(*batch.values()):
-            fit = [row for row in encoder(dict(zip(names, values))) if len(row["input_ids"]) <= longest and any(label != IGNORED for label in row["labels"][1:])]
+            fit = [
+                row for row in encoder(dict(zip(names, values))) if len(row["input_ids"]) <= longest and any(label != IGNORED for label in row["labels"][1:])
+            ]
             for number, row in enumerate(fit):
                 columns["input_ids"].append(row["input_ids"])
                 columns["labels"].append(row["labels"])

@@ -25,7 +25,18 @@ from .usage import device_name
 from .versions import versions
 
 # Beside the weights, what makes the parent usable and stays as it is. Its README would describe another model.
-_KEPT = ("tokenizer*", "*.model", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "chat_template*", "generation_config.json", "LICENSE*", "NOTICE*")
+_KEPT = (
+    "tokenizer*",
+    "*.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "chat_template*",
+    "generation_config.json",
+    "LICENSE*",
+    "NOTICE*",
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,9 @@ def evolve(spec: EvolveSpec, report: Report) -> dict[str, Any]:
     with first_process_first():
         corpus = read_corpus(config, tokenizer, spec.data, spec.work / "datasets")
     if corpus.left_out > 0:
-        report.note(f"{corpus.left_out} of {corpus.examples} texts are left out: they are longer than sequence_len ({config.sequence_len} tokens), or have nothing to learn.")
+        report.note(
+            f"{corpus.left_out} of {corpus.examples} texts are left out: they are longer than sequence_len ({config.sequence_len} tokens), or have nothing to learn."
+        )
 
     report.progress("loading the model", 0, 1, "steps")
     dtype = stored_dtype(spec.parent)
@@ -99,7 +112,8 @@ def evolve(spec: EvolveSpec, report: Report) -> dict[str, Any]:
     if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
         return {}
     whole: PreTrainedModel = model if config.lora is None else trained_model.merge_and_unload()
-    _save(whole.to(dtype), spec, training)
+    whole.to(dtype)  # type: ignore[arg-type]
+    _save(whole, spec, training)
     return {"training": training}
 
 
@@ -154,7 +168,16 @@ def _with_lora(model: PreTrainedModel, config: EvolveConfig) -> Any:
     assert lora is not None
     targets: Any = "all-linear" if lora.target_modules == ["all-linear"] else lora.target_modules
     try:
-        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets))
+        return get_peft_model(
+            model,
+            LoraConfig(
+                task_type="CAUSAL_LM",
+                r=lora.r,
+                lora_alpha=lora.alpha,  # type: ignore[arg-type]
+                lora_dropout=lora.dropout,
+                target_modules=targets,
+            ),
+        )
     except ValueError as error:
         raise Failure("bad_config", f"The LoRA cannot be made: {error} Name modules with lora_target_modules, or lora_target_linear: true.") from error
 
@@ -164,9 +187,15 @@ def _check_special_tokens(config: EvolveConfig, tokenizer: PreTrainedTokenizerBa
     vocabulary = tokenizer.get_vocab()
     for name, token in config.special_tokens.items():
         if token not in vocabulary:
-            raise Failure("tokenizer_mismatch", f"special_tokens names {token!r} as {name}, which the tokenizer does not have. To add tokens would change the embeddings, and patches for the parent would no longer fit.")
+            raise Failure(
+                "tokenizer_mismatch",
+                f"special_tokens names {token!r} as {name}, which the tokenizer does not have. To add tokens would change the embeddings, and patches for the parent would no longer fit.",
+            )
         if name in ("bos_token", "eos_token", "unk_token") and getattr(tokenizer, name) != token:
-            raise Failure("tokenizer_mismatch", f"special_tokens names {token!r} as {name}, but the parent's is {getattr(tokenizer, name)!r}. The tokenizer stays the parent's.")
+            raise Failure(
+                "tokenizer_mismatch",
+                f"special_tokens names {token!r} as {name}, but the parent's is {getattr(tokenizer, name)!r}. The tokenizer stays the parent's.",
+            )
 
 
 def _save(model: PreTrainedModel, spec: EvolveSpec, training: dict[str, Any]) -> None:

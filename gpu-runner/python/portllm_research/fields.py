@@ -85,7 +85,9 @@ class Fields:
         unknown = sorted(str(key) for key in self._values if key not in self._asked)
         if unknown:
             names = ", ".join(unknown)
-            raise self.wrong(f"{self.where} has {'keys' if len(unknown) > 1 else 'a key'} that {'are' if len(unknown) > 1 else 'is'} not known here: {names}.{hint}")
+            raise self.wrong(
+                f"{self.where} has {'keys' if len(unknown) > 1 else 'a key'} that {'are' if len(unknown) > 1 else 'is'} not known here: {names}.{hint}"
+            )
 
     def _typed(self, key: str, default: Any, kind: type, words: str) -> Any:
         value = self.any(key, default)

@@ -37,6 +37,7 @@ class Options:
     batch_size: int
     num_workers: int
     rank: int
+    # Times the rank, the scale of the LoRA.
     lora_alpha: float
     lora_dropout: float
     lr: float
@@ -154,11 +155,13 @@ def finetune(spec: FinetuneSpec, report: Report) -> dict[str, Any]:
     collate = pad_choices if loss == "contrast" else pad
     trained = train(model, encoded.rows, collate, settings, report, contrast=loss == "contrast")
 
+    lora: Any = model.peft_config["default"]
     training = {
         "task": spec.task.name,
         "base": {"name": spec.base_name or str(spec.base), "weights": base_digest},
         "data": data | {"cut": encoded.cut, "left_out": encoded.left_out},
-        "options": asdict(options) | {"loss": loss, "lr_scheduler": "linear", "optimizer": "adamw_torch", "processes": count(), "target_modules": sorted(model.peft_config["default"].target_modules)},
+        "options": asdict(options)
+        | {"loss": loss, "lr_scheduler": "linear", "optimizer": "adamw_torch", "processes": count(), "target_modules": sorted(lora.target_modules)},
         "versions": versions(),
         "curve": trained.curve,
         "steps": trained.steps,
@@ -188,7 +191,9 @@ def _tell(encoded: Encoded, count: int, options: Options, report: Report) -> Non
 
 def _with_lora(base: PreTrainedModel, options: Options) -> PeftModel:
     targets: Any = "all-linear" if options.target_modules == ["all-linear"] else options.target_modules
-    config = LoraConfig(task_type="CAUSAL_LM", r=options.rank, lora_alpha=options.lora_alpha, lora_dropout=options.lora_dropout, target_modules=targets)
+    # A whole number as one, as PEFT itself writes it.
+    alpha: Any = int(options.lora_alpha) if options.lora_alpha.is_integer() else options.lora_alpha
+    config = LoraConfig(task_type="CAUSAL_LM", r=options.rank, lora_alpha=alpha, lora_dropout=options.lora_dropout, target_modules=targets)
     try:
         return get_peft_model(base, config)
     except ValueError as error:
@@ -196,13 +201,13 @@ def _with_lora(base: PreTrainedModel, options: Options) -> PeftModel:
 
 
 def _save(model: PeftModel, spec: FinetuneSpec, training: dict[str, Any]) -> None:
-    config = model.peft_config["default"]
+    config: Any = model.peft_config["default"]
     config.base_model_name_or_path = spec.base_name or str(spec.base)
     # A set, in an order that changes from run to run.
     config.target_modules = sorted(config.target_modules)
     spec.output.mkdir(parents=True, exist_ok=True)
     # PEFT would ask the Hub for the base's configuration, to see whether tokens were added to it.
-    model.save_pretrained(spec.output, save_embedding_layers=False)
+    model.save_pretrained(str(spec.output), save_embedding_layers=False)
     (spec.output / "README.md").write_text(_card(config, spec, training), "utf-8")
     (spec.output / "training.json").write_text(json.dumps(training, indent=2) + "\n", "utf-8")
     make_readable(spec.output)

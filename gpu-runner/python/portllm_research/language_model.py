@@ -75,7 +75,10 @@ def check_patch_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase) -> N
     others = [token for token, index in tokenizer.get_vocab().items() if own.get(token) != index]
     if others or len(own) != len(tokenizer.get_vocab()):
         example = others[0] if others else next(token for token in own if token not in tokenizer.get_vocab())
-        raise Failure("tokenizer_mismatch", f"The patch in {folder} was trained with another tokenizer than the model's: they differ at {example!r}. Its tokens would mean other words.")
+        raise Failure(
+            "tokenizer_mismatch",
+            f"The patch in {folder} was trained with another tokenizer than the model's: they differ at {example!r}. Its tokens would mean other words.",
+        )
 
 
 def with_patch(base: torch.nn.Module, folder: Path) -> PeftModel:
@@ -84,14 +87,14 @@ def with_patch(base: torch.nn.Module, folder: Path) -> PeftModel:
     if not (folder / "adapter_config.json").is_file() or not weights.is_file():
         raise Failure("bad_model", f"{folder} is no patch: it needs adapter_config.json and adapter_model.safetensors, as PEFT's save_pretrained writes them.")
     try:
-        config = PeftConfig.from_pretrained(folder)
+        config = PeftConfig.from_pretrained(str(folder))
         model = PeftModel.from_pretrained(base, folder, config=config)
     except (ValueError, KeyError, RuntimeError, TypeError) as error:
         raise Failure("bad_model", f"The patch in {folder} does not fit the model: {str(error).strip().splitlines()[0]}") from error
     with safe_open(weights, "pt") as opened:
         there = set(opened.keys())
     used = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    stray = sorted(there - used - set(name for name in there if "embed_tokens.weight" in name or "lm_head.weight" in name))
+    stray = sorted(there - used - {name for name in there if "embed_tokens.weight" in name or "lm_head.weight" in name})
     lacking = sorted(used - there)
     if stray or lacking:
         what = f"holds {stray[0]}, which has no place in the model" if stray else f"lacks {lacking[0]}"

@@ -47,7 +47,7 @@ def evaluation_task(manager: TaskManager, task: TaskFile, folder: Path, num_fews
     changes: dict[str, Any] = {key: None for key in _SPLITS if config.get(key) is not None and config[key] not in splits}
     shots = config.get("num_fewshot") or 0 if num_fewshot is None else num_fewshot
     if shots > 0:
-        examples = config.get("fewshot_split") or config.get("training_split") or config.get("validation_split")
+        examples = config.get("fewshot_split") or config.get("training_split") or config.get("validation_split") or "train"
         _require(splits, examples, task, folder)
     else:
         changes |= {"fewshot_split": None, "fewshot_config": None}
@@ -127,8 +127,8 @@ def _sandbox_templates() -> None:
     theirs = lm_eval.utils.env
     if isinstance(theirs, jinja2.sandbox.SandboxedEnvironment):
         return
-    ours = jinja2.sandbox.ImmutableSandboxedEnvironment(loader=jinja2.BaseLoader(), undefined=jinja2.StrictUndefined, keep_trailing_newline=theirs.keep_trailing_newline)
+    ours = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        loader=jinja2.BaseLoader(), undefined=jinja2.StrictUndefined, keep_trailing_newline=theirs.keep_trailing_newline
+    )
     ours.filters = theirs.filters
     lm_eval.utils.env = ours
-
-

@@ -50,7 +50,9 @@ def _load(file: Path, cache: Path) -> Dataset:
         cause = error.__cause__ or error
         if isinstance(cause, OSError) and cause.errno is not None:
             raise
-        raise Failure("no_data", f"{file} cannot be read as {file.suffix[1:]}: {str(cause).strip().splitlines()[0] if str(cause) else type(cause).__name__}") from error
+        raise Failure(
+            "no_data", f"{file} cannot be read as {file.suffix[1:]}: {str(cause).strip().splitlines()[0] if str(cause) else type(cause).__name__}"
+        ) from error
     if len(data) == 0:
         raise Failure("no_data", f"{file} has no rows.")
     return data

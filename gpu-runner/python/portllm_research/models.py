@@ -3,6 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,7 +17,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        raise Failure("bad_model", f"The tokenizer in {folder} cannot be loaded: {_first_line(error)} A model needs the tokenizer's files beside its weights.") from error
+        raise Failure(
+            "bad_model", f"The tokenizer in {folder} cannot be loaded: {_first_line(error)} A model needs the tokenizer's files beside its weights."
+        ) from error
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
@@ -36,23 +39,30 @@ def load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """On the CPU. Refuses weights that are missing or do not fit, which transformers would fill with random numbers."""
     _require_model(folder)
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise Failure("bad_model", f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
+    model, loading = loaded
     wrong = sorted(loading["missing_keys"]) + sorted(str(key) for key in loading["mismatched_keys"])
     if wrong:
-        raise Failure("bad_model", f"The weights in {folder} lack {wrong[0]}{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''}, which its configuration asks for.")
-    return model
+        raise Failure(
+            "bad_model", f"The weights in {folder} lack {wrong[0]}{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''}, which its configuration asks for."
+        )
+    return model  # type: ignore[no-any-return]
 
 
 def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    rows = model.get_input_embeddings().weight.shape[0]
+    embeddings: Any = model.get_input_embeddings()
+    rows = int(embeddings.weight.shape[0])
     if len(tokenizer) > rows:
-        raise Failure("tokenizer_mismatch", f"The tokenizer in {folder} has {len(tokenizer)} tokens, but the model has embeddings for {rows}. It is another model's tokenizer.")
+        raise Failure(
+            "tokenizer_mismatch",
+            f"The tokenizer in {folder} has {len(tokenizer)} tokens, but the model has embeddings for {rows}. It is another model's tokenizer.",
+        )
     if tokenizer.eos_token_id is None:
         raise Failure("tokenizer_mismatch", f"The tokenizer in {folder} names no end-of-text token (eos_token).")
 

@@ -9,6 +9,7 @@ from types import FrameType
 EXIT = 128 + signal.SIGTERM
 _SECONDS_BETWEEN_LOOKS = 1.0
 
+
 class Stopped(Exception):
     """Asked to stop while it was deferred; a checkpoint has been saved."""
 

@@ -78,7 +78,7 @@ def _check_generation(fields: Fields) -> None:
 
 
 def _check_metrics(fields: Fields) -> None:
-    import lm_eval.api.metrics  # noqa: F401: registers lm-eval's own
+    import lm_eval.api.metrics  # noqa: F401 (registers lm-eval's own)
     from lm_eval.api.registry import METRIC_REGISTRY
 
     metrics = fields.any("metric_list", [])

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from . import checkpoints, stop
 from .failure import Failure
@@ -51,7 +51,7 @@ def train(
     contrast: bool = False,
 ) -> Trained:
     """Trains in place, from the last whole checkpoint on where there is one. Raises stop.Stopped, or Failure with nan_loss."""
-    found = checkpoints.last(Path(settings.output_dir))
+    found = checkpoints.last(Path(str(settings.output_dir)))
     usage = Usage(found[1] if found else {})
     kind = _ContrastTrainer if contrast else _Trainer
     trainer = kind(model=model, args=settings, train_dataset=rows, eval_dataset=held_out, data_collator=collate, callbacks=[_Watch(report, usage)])
@@ -121,7 +121,7 @@ class _Watch(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         usage = self._usage.totals()
         if state.is_world_process_zero:
-            checkpoints.complete(Path(args.output_dir) / f"checkpoint-{state.global_step}", usage)
+            checkpoints.complete(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}", usage)
 
 
 def _any_process(is_true: bool) -> bool:
@@ -140,13 +140,11 @@ def _trained(state: TrainerState, usage: Usage) -> Trained:
         for entry in state.log_history
         if "loss" in entry
     ]
-    validation = [
-        {"step": entry["step"], "epoch": round(entry["epoch"], 6), "loss": entry["eval_loss"]} for entry in state.log_history if "eval_loss" in entry
-    ]
+    validation = [{"step": entry["step"], "epoch": round(entry["epoch"], 6), "loss": entry["eval_loss"]} for entry in state.log_history if "eval_loss" in entry]
     return Trained(state.global_step, curve, validation, usage.totals())
 
 
-def trainable_share(model: PreTrainedModel) -> str:
+def trainable_share(model: torch.nn.Module) -> str:
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in model.parameters())
     return f"{trainable:,} of {total:,} weights are trained."
