@@ -30,7 +30,7 @@ const CHARACTERS = 600_000
 
 export const PLANS: Readonly<Record<PlanName, Plan>> = {
   small: {
-    format: 'portllm.reproduction/1', name: 'small', model: 'smollm2', seeds: [1, 2, 3],
+    format: 'portllm.reproduction/1', name: 'small', model: 'smollm2', seeds: [1, 2],
     tasks: { spam: SPLITS, films: SPLITS, products: SPLITS, kinds: SPLITS },
     evolutions: ['speeches', 'manuals', 'novel', 'scripture'].map((text) => ({ text, characters: CHARACTERS })),
     evolve: {

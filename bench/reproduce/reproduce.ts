@@ -47,11 +47,12 @@ async function main(): Promise<void> {
   const folder = resolve(options.folder)
   await mkdir(folder, { recursive: true })
   // A report can be had while another process is at work.
-  const release = only?.join() === 'report' ? null : await takeLock(folder)
+  const stopping = stopOnSignals()
+  const release = only?.join() === 'report' ? null : await takeLock(folder, stopping)
   try {
     const journal = await openJournal(join(folder, 'results.jsonl'))
     const steps = await planSteps(plan)
-    if (release !== null) await runSteps(plan, steps, only, folder, journal)
+    if (release !== null) await runSteps(plan, steps, only, folder, journal, stopping.signal)
     const input: ReportInput = { plan, journal: [...journal.rows.values()], findings: findings(plan, steps, journal.rows), steps }
     const text = await writeReport(folder, input)
     if (options.publish) await publish(ROOT, input)
@@ -62,10 +63,14 @@ async function main(): Promise<void> {
 }
 
 /** Resolves to what gives the folder free again. */
-function takeLock(folder: string): Promise<() => Promise<void>> {
-  return lockfile.lock(folder, { stale: 30_000 }).catch((error: NodeJS.ErrnoException) => {
+async function takeLock(folder: string, stopping: AbortController): Promise<() => Promise<void>> {
+  // A process that was paused, or whose machine slept, finds its lock expired: it takes it again, if nobody else has.
+  const onCompromised = () => void take().catch(() => stopping.abort(new Error(`Another run took over ${folder} while this one was paused.`)))
+  const take = () => lockfile.lock(folder, { stale: 30_000, onCompromised })
+  await take().catch((error: NodeJS.ErrnoException) => {
     throw error.code === 'ELOCKED' ? new Error(`Another run is at work in ${folder}. Wait for it, stop it, or name another --folder; after a kill it takes half a minute to be noticed.`) : error
   })
+  return () => lockfile.unlock(folder)
 }
 
 function chosenPlan(): Plan {
@@ -77,10 +82,9 @@ function chosenPlan(): Plan {
   return { ...plan, seeds }
 }
 
-async function runSteps(plan: Plan, steps: readonly Step[], only: readonly string[] | undefined, folder: string, journal: Journal): Promise<void> {
+async function runSteps(plan: Plan, steps: readonly Step[], only: readonly string[] | undefined, folder: string, journal: Journal, signal: AbortSignal): Promise<void> {
   const isDone = (step: Step) => journal.rows.has(step.key) && isOutputThere(folder, step)
   const log = createWriteStream(join(folder, 'log.txt'), { flags: 'a' })
-  const stopping = stopOnSignals()
   try {
     for (const [index, step] of steps.entries()) {
       if (isDone(step) || (only !== undefined && !only.includes(step.work.kind))) continue
@@ -92,7 +96,7 @@ async function runSteps(plan: Plan, steps: readonly Step[], only: readonly strin
       say(`${index + 1} of ${steps.length}: ${describeStep(step.work)}${expectation(step, steps, journal, isDone)}`)
       const [load, started] = [loadavg()[0]!, performance.now()]
       log.write(`\n== ${step.id} ${new Date().toISOString()}\n`)
-      const result = await runStep(step, { plan, folder, signal: stopping, onLog: (line) => void log.write(`${line}\n`), onProgress: showProgress })
+      const result = await runStep(step, { plan, folder, signal, onLog: (line) => void log.write(`${line}\n`), onProgress: showProgress })
       const seconds = (performance.now() - started) / 1000
       await journal.append({ key: step.key, id: step.id, kind: step.work.kind, at: new Date().toISOString(), seconds, load, result })
       await writeReport(folder, { plan, journal: [...journal.rows.values()], findings: findings(plan, steps, journal.rows), steps })
@@ -124,12 +128,12 @@ function say(text: string): void {
   process.stderr.write(`${process.stderr.isTTY ? '\r\x1b[K' : ''}${new Date().toTimeString().slice(0, 8)} ${text}\n`)
 }
 
-function stopOnSignals(): AbortSignal {
+function stopOnSignals(): AbortController {
   const controller = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.once(name, () => controller.abort(new Error('Stopped. Run the same command again to go on.')))
   }
-  return controller.signal
+  return controller
 }
 
 try {
