@@ -62,6 +62,8 @@ test('half of the results give half of a report, which says so', async () => {
   expect(text).toContain(`**Partial: ${rows.size} of ${steps.length} steps`)
   expect(text).toContain('| kind | 2 | 0.500 ± 0.020 | 0.700 ± 0.020 | 0.900 ± 0.020 | −0.200 | 50% | 1, 1 |')
   expect(text).not.toContain('Left out')
+  expect(text).not.toContain('nothing of the claim is shown')
+  expect(text).toContain('| kind | 0 | 0.500 ± 0.020 | 0.900 ± 0.020 | the same patch |  |  | 1 |')
   expect(text).toContain('No port has been both scored and analyzed yet.')
   expect(text).toContain('| training over porting |  | 10.0 × | 1.0 × | 4.0 × |  |')
 })
@@ -71,6 +73,7 @@ test('what is not measured at all is counted, and not shown', async () => {
   const text = renderReport({ plan: PLAN, steps, journal: [...rows.values()], findings: findings(PLAN, steps, rows) })
   expect(text).toContain('| kind | 0 | 0.500 ± 0.020 | not measured | the same patch |  |  | 0 |')
   expect(text).toContain('Left out: 2 of 3 rows')
+  expect(text).toContain('so nothing of the claim is shown')
 })
 
 test('a complete report does not call itself partial, and says how few ports it rests on', async () => {

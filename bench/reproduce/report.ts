@@ -60,12 +60,13 @@ export function renderReport({ plan, steps, journal, findings }: ReportInput): s
   ].join('\n\n')
 }
 
-function state(plan: Plan, { done, steps }: Findings, rows: readonly JournalRow[]): string {
+function state(plan: Plan, { done, steps, comparisons }: Findings, rows: readonly JournalRow[]): string {
   const loads = rows.map(({ load }) => load)
   const on = `on ${cpus().length} × ${cpus()[0]?.model ?? 'an unknown processor'}, ${(totalmem() / 2 ** 30).toFixed(0)} GiB of memory`
   const busy = loads.length === 0 ? '' : `; load average before the steps ${Math.min(...loads).toFixed(1)} to ${Math.max(...loads).toFixed(1)}, so that seconds by the clock are to be read with care where it is above ${cpus().length}`
+  const isPorted = comparisons.some(({ model, ported }) => model > 0 && ported.length > 0)
   return done < steps
-    ? `**Partial: ${done} of ${steps} steps of \`--plan ${plan.name}\` are done.** What is missing below is marked as not measured. Measured ${on}${busy}.`
+    ? `**Partial: ${done} of ${steps} steps of \`--plan ${plan.name}\` are done.${isPorted ? '' : ' Nothing is ported to an evolved model yet, so nothing of the claim is shown.'}** What is missing below is marked as not measured. Measured ${on}${busy}.`
     : `All ${steps} steps of \`--plan ${plan.name}\`, ${on}${busy}.`
 }
 
@@ -77,7 +78,7 @@ function accuracies(comparisons: readonly Comparison[]): string {
   return `${table(['task', 'evolutions', 'alone', 'ported', 'trained afresh', 'ported − afresh', 'kept', 'seeds (ported, afresh)'], measured.map(({ task, model, alone, ported, fresh }) => {
     const [left, right] = paired(ported, fresh)
     const difference = model === 0 || left.length === 0 ? '' : signed(mean(left.map((value, index) => value - right[index]!)))
-    return [task, String(model), cell(alone === null ? null : meanScore([alone])), cell(meanScore(ported)), model === 0 ? 'the same patch' : cell(meanScore(fresh)), difference, kept(alone?.value ?? null, meanScore(ported), meanScore(fresh)), model === 0 ? String(ported.length) : `${ported.length}, ${fresh.length}`]
+    return [task, String(model), cell(alone === null ? null : meanScore([alone])), cell(meanScore(ported)), model === 0 ? 'the same patch' : cell(meanScore(fresh)), difference, model === 0 ? '' : kept(alone?.value ?? null, meanScore(ported), meanScore(fresh)), model === 0 ? String(ported.length) : `${ported.length}, ${fresh.length}`]
   }))}${rest}`
 }
 
