@@ -6,7 +6,7 @@ import { jsonBodyLimit, MAX_CLIENT_JSON_BYTES, MAX_RUNNER_JSON_BYTES } from './m
 import { handleError } from './middleware/error-handler.ts'
 import { answerUnmatched } from './middleware/not-found.ts'
 import { requestId } from './middleware/request-id.ts'
-import { answerInvalid } from './middleware/validation.ts'
+import { answerInvalid, refuseUnkeepableUrl } from './middleware/validation.ts'
 import { registerApiReference } from './pages/api-reference.ts'
 import { registerPages } from './pages/routes.ts'
 import { registerRoutes } from './routes/routes.ts'
@@ -23,6 +23,7 @@ export function createApp(connect: (c: Context) => Dependencies): App {
   app.onError(handleError)
   app.notFound((c) => answerUnmatched(app, c))
   app.use(requestId())
+  app.use(refuseUnkeepableUrl())
   app.use(authentication(connect))
   app.use('/v1/runner/*', jsonBodyLimit(MAX_RUNNER_JSON_BYTES))
   app.use('/v1/:resource{(?!runner).+}', jsonBodyLimit(MAX_CLIENT_JSON_BYTES))

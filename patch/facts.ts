@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { sha256Hex, canonicalJson } from './derivation.ts'
 import type { ManifestFile, ModelFacts } from './manifest.ts'
+import { unkeepablePath } from './keepable-text.ts'
 import { parseStrictJson } from './strict-json.ts'
 
 /** Files that decide how text becomes token ids, wherever a tokenizer has them. */
@@ -115,6 +116,8 @@ function readJson<T>(file: string, text: string, schema: z.ZodType<T>): T {
   } catch (error) {
     throw new FactsError(file, `it is not acceptable JSON: ${error instanceof Error ? error.message : String(error)}.`)
   }
+  const path = unkeepablePath(value)
+  if (path !== null) throw new FactsError(file, `${path.join('.') || 'the whole'}: it holds the character U+0000 or half a surrogate pair.`)
   const parsed = schema.safeParse(value)
   if (parsed.success) return parsed.data
   const issue = parsed.error.issues[0]

@@ -1,15 +1,31 @@
-import type { Context } from 'hono'
+import type { Context, MiddlewareHandler } from 'hono'
 import type { ZodError } from 'zod'
 import type { AppEnv } from '../app.ts'
+import { unkeepablePath } from '../../patch/keepable-text.ts'
+import { ApiError } from '../errors.ts'
 import { errorAnswer } from './error-handler.ts'
 
-type Result = { target: string } & ({ success: true } | { success: false; error: ZodError })
+type Result = { target: string } & ({ success: true; data: unknown } | { success: false; error: ZodError })
 
-/** The hook of every route: input that its schema refuses is answered with what was wrong, and where. */
+const UNKEEPABLE = 'holds the character U+0000 or half a surrogate pair, which cannot be kept'
+
+/** The hook of every route: input that its schema refuses, or no database keeps, is answered with what was wrong, and where. */
 export function answerInvalid(result: Result, c: Context<AppEnv>): Response | undefined {
-  if (result.success) return undefined
+  if (result.success) {
+    const path = unkeepablePath(result.data)?.join('.')
+    if (path === undefined) return undefined
+    return errorAnswer(c, 'invalid_request', `The request is not valid: ${path === '' ? result.target : `${path} (${result.target})`}: ${UNKEEPABLE}`, 400, { issues: [{ in: result.target, path, message: UNKEEPABLE }] })
+  }
   const issues = result.error.issues.map((issue) => ({ in: result.target, path: issue.path.join('.'), message: issue.message }))
   const first = issues[0]
   const where = first === undefined || first.path === '' ? result.target : `${first.path} (${result.target})`
   return errorAnswer(c, 'invalid_request', `The request is not valid: ${where}: ${first?.message ?? 'unreadable'}`, 400, { issues })
+}
+
+/** For the routes that have no schema too: an address with U+0000 in it names nothing, and would reach the database. */
+export function refuseUnkeepableUrl(): MiddlewareHandler {
+  return async (c, next) => {
+    if (/%00/.test(c.req.url)) throw new ApiError('invalid_request', 'The address holds the character U+0000 (%00), which nothing here has in its name.')
+    await next()
+  }
 }

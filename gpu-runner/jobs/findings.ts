@@ -1,7 +1,13 @@
+import { keepable } from '../../patch/keepable-text.ts'
 import type { Finding } from '../protocol.ts'
 
 /** Reasons of one code that are listed one by one; the rest is counted. */
 const LISTED_FINDINGS = 20
+
+/** Findings quote what was uploaded, and the registry keeps them. */
+function shown({ code, message, file, tensor }: Finding): Finding {
+  return { code, message: keepable(message), ...(file !== undefined && { file: keepable(file) }), ...(tensor !== undefined && { tensor: keepable(tensor) }) }
+}
 
 /** What is wrong with an upload. However much that is, only so much of it is kept. */
 export class Findings {
@@ -16,7 +22,7 @@ export class Findings {
     for (const finding of findings) {
       const count = (this.#counts.get(finding.code) ?? 0) + 1
       this.#counts.set(finding.code, count)
-      if (count <= LISTED_FINDINGS) this.#listed.push(finding)
+      if (count <= LISTED_FINDINGS) this.#listed.push(shown(finding))
     }
   }
 

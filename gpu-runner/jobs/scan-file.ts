@@ -8,6 +8,7 @@ import { CoreError } from '../core/library.ts'
 import { releaseMemory } from '../release-memory.ts'
 import type { JobContext } from './job-context.ts'
 import type { ManifestTensor } from '../../patch/manifest.ts'
+import { isKeepable } from '../../patch/keepable-text.ts'
 import { headerLength, parseHeader, RUNNER_HEADER_CAP, SafetensorsError, type SafetensorsHeader, type TensorInfo } from '../../patch/safetensors.ts'
 
 /** Bytes read at once; a multiple of every element's size. */
@@ -99,6 +100,8 @@ async function readHeader(scan: Scan): Promise<SafetensorsHeader> {
     const header = parseHeader(prefix, file.size, RUNNER_HEADER_CAP)
     if (isLarge) releaseMemory()
     await readAgain(header, prefix, file.size, core)
+    const odd = header.tensors.find(({ name }) => !isKeepable(name))
+    if (odd !== undefined) throw new SafetensorsError('bad-name', 'a tensor name must not hold the character U+0000', odd.name)
     return header
   } finally {
     freeBuffer(prefix)
@@ -179,7 +182,10 @@ async function readText(scan: Scan, cap: number): Promise<string | null> {
   }
   const bytes = Buffer.allocUnsafeSlow(file.size)
   try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(await take(scan, bytes))
+    const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(await take(scan, bytes))
+    if (isKeepable(text)) return text
+    findings.push({ code: 'bad-character', file: file.path, message: `${file.path} holds the character U+0000, which no text has. Remove it.` })
+    return null
   } catch (error) {
     if (!(error instanceof TypeError)) throw error
     findings.push({ code: 'bad-utf8', file: file.path, message: `${file.path} is not valid UTF-8.` })

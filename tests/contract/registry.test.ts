@@ -43,6 +43,18 @@ describe('the registry', () => {
     expect([answer.status, answer.body.error.code]).toEqual([400, 'invalid_request'])
   })
 
+  it('refuses what no database keeps, wherever it is', async () => {
+    for (const path of ['/v1/models/a%00b/c', '/v1/models?organization=a%00b', '/lab%00/model', '/api/models/a/b%00']) {
+      const response = await fetch(`${registry.url}${path}`)
+      expect([path, response.status, (await response.json() as any).error.code]).toEqual([path, 400, 'invalid_request'])
+    }
+    for (const name of ['tok\0en', '\ud800', 'a\udc00b']) {
+      const { status, body } = await registry.call('createToken', { body: { name, scopes: ['read'] } })
+      expect([status, body.error.message]).toEqual([400, 'The request is not valid: name (json): holds the character U+0000 or half a surrogate pair, which cannot be kept'])
+    }
+    expect((await registry.call('createToken', { body: { name: 'whole \u{1f600} \\u0000', scopes: ['read'] } })).status).toBe(201)
+  })
+
   it('refuses a body that is too large, whether it says so or not', async () => {
     const body = JSON.stringify({ name: 'x'.repeat(5 * 1024 * 1024) })
     const said = await registry.call('createOrganization', { body })
