@@ -100,7 +100,8 @@ export function operation(operationId: string): RouteConfig {
   return found
 }
 
-async function send(url: string, operationId: string, { params = {}, query = {}, body, token, headers = {} }: Call): Promise<Answer> {
+/** Sends an operation of openapi.yaml to any registry, as `call` does to a test's own. */
+export async function send(url: string, operationId: string, { params = {}, query = {}, body, token, headers = {} }: Call): Promise<Answer> {
   const route = operation(operationId)
   const path = route.path.replaceAll(/\{([^}:]+)[^}]*\}/g, (_, name: string) => encodeURIComponent(params[name] ?? ''))
   const search = new URLSearchParams(Object.entries(query).map(([name, value]): [string, string] => [name, String(value)]))
@@ -212,7 +213,7 @@ export async function putFiles(upload: any, files: Files): Promise<number[]> {
 export interface Publish { kind: 'model' | 'patch'; org: string; name: string; version: string; files: Files; token?: string; [more: string]: unknown }
 
 /** Drafts, uploads and completes; the ingest job is then waiting. */
-export async function upload(registry: TestRegistry, { kind, org, name, version, files, token, ...more }: Publish): Promise<any> {
+export async function upload(registry: Pick<TestRegistry, 'ok'>, { kind, org, name, version, files, token, ...more }: Publish): Promise<any> {
   const params = { org, name, version }
   const K = kind === 'model' ? 'Model' : 'Patch'
   const draft = await registry.ok(`draft${K}Version`, { params, body: { files: fileList(files), ...more }, token })
