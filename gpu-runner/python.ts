@@ -174,6 +174,8 @@ function unexplained(code: number | null, by: NodeJS.Signals | null, log: readon
 
 function environment(): NodeJS.ProcessEnv {
   return {
+    // PyTorch's threads wait for each other by spinning: where others want the processors too, that is most of their time.
+    OMP_WAIT_POLICY: 'PASSIVE',
     ...process.env,
     PYTHONPATH: PACKAGE,
     PYTHONUNBUFFERED: '1',

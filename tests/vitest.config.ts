@@ -23,6 +23,8 @@ export default defineConfig({
         test: {
           name: 'integration',
           root,
+          // Test files run beside each other, and PyTorch's threads would spin while they wait for a processor.
+          env: { OMP_WAIT_POLICY: 'PASSIVE' },
           include: ['tests/**/*.test.ts'],
           testTimeout: 120_000,
           hookTimeout: 120_000,

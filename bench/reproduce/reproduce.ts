@@ -39,8 +39,6 @@ async function main(): Promise<void> {
   const plan = chosenPlan()
   // Hours of work, which must not be in the way of anything else on the machine.
   if (plan.name !== 'tiny') setPriority(constants.priority.PRIORITY_LOW)
-  // PyTorch's threads wait for each other by spinning: where others want the processors too, that is most of their time.
-  process.env.OMP_WAIT_POLICY ??= 'PASSIVE'
   const only = options.only?.split(',')
   const unknown = only?.find((kind) => !(KINDS as readonly string[]).includes(kind))
   if (unknown !== undefined) throw new Error(`--only ${unknown}: there are ${KINDS.join(', ')}.`)
