@@ -22,10 +22,12 @@ export function answerInvalid(result: Result, c: Context<AppEnv>): Response | un
   return errorAnswer(c, 'invalid_request', `The request is not valid: ${where}: ${first?.message ?? 'unreadable'}`, 400, { issues })
 }
 
-/** For the routes that have no schema too: an address with U+0000 in it names nothing, and would reach the database. */
+/** For the routes that have no schema too: an address with U+0000 in it would reach the database. In the path it names nothing. */
 export function refuseUnkeepableUrl(): MiddlewareHandler {
   return async (c, next) => {
-    if (/%00/.test(c.req.url)) throw new ApiError('invalid_request', 'The address holds the character U+0000 (%00), which nothing here has in its name.')
+    const [path, query = ''] = c.req.url.split('?', 2)
+    if (path!.includes('%00')) throw new ApiError('not_found', 'There is nothing at this address: it holds the character U+0000 (%00), which nothing here has in its name.')
+    if (query.includes('%00')) throw new ApiError('invalid_request', 'The query holds the character U+0000 (%00), which nothing here has in its name.')
     await next()
   }
 }
