@@ -31,7 +31,8 @@ max_steps: 6
 learning_rate: 0.0005
 `
 const QUESTIONS = 100
-const FINETUNE = ['--model_name_or_path', 'lab/tiny@1.0', '--data', 'lab/kind', '--max_length', '96', '--batch_size', '16', '--lora_dropout', '0', '--lr', '0.01', '--num_epochs', '1', '--max_steps', '24', '--save_steps', '5', '--target_modules', 'q_proj,v_proj']
+/** Steps enough that a runner, which tells its progress every three seconds, is seen in the midst of them. */
+const FINETUNE = ['--model_name_or_path', 'lab/tiny@1.0', '--data', 'lab/kind', '--max_length', '96', '--batch_size', '16', '--lora_dropout', '0', '--lr', '0.002', '--num_epochs', '1', '--max_steps', '100', '--save_steps', '5', '--target_modules', 'q_proj,v_proj']
 
 let registry: TestRegistry
 let folder: string
@@ -142,8 +143,8 @@ test('a patch is fine-tuned and published; the runner is killed in it once, and 
   expect(await ended(job.id)).toMatchObject({ state: 'succeeded', attempt: 2 })
 
   const version = await made('Patch', 'fresh', '1.0.0')
-  expect(version).toMatchObject({ state: 'published', rejection: null, training: { spec: { base: 'lab/tiny@1.0', task: 'kind' }, record: { task: 'kind', base: { name: 'lab/tiny@1.0' }, data: { examples: 500 }, steps: 24 } } })
-  expect(version.training.record.curve.map(({ step }: any) => step)).toEqual(Array.from({ length: 24 }, (_, index) => index + 1))
+  expect(version).toMatchObject({ state: 'published', rejection: null, training: { spec: { base: 'lab/tiny@1.0', task: 'kind' }, record: { task: 'kind', base: { name: 'lab/tiny@1.0' }, data: { examples: 500 }, steps: 100 } } })
+  expect(version.training.record.curve.map(({ step }: any) => step)).toEqual(Array.from({ length: 100 }, (_, index) => index + 1))
   expect(version.files.map(({ path }: any) => path)).toEqual(['README.md', 'adapter_config.json', 'adapter_model.safetensors', 'training.json'])
   expect(await readFile(join(registry.data, 'runner.log'), 'utf8')).toMatch(/Going on at step \d+, where the last run was interrupted/)
   expect(await readdir(join(registry.data, 'scratch'))).toEqual([])
