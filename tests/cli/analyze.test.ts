@@ -71,7 +71,7 @@ test('what cannot be done is said before it is begun', async () => {
     [['lab/kind:0.5', '--target', 'lab/tiny@2.0'], 2, /has a weight/],
     [['lab/kind', '--target', 'lab/tiny'], 2, /names no version/],
     [['lab/nothing', '--target', 'lab/tiny@2.0'], 4, /lab\/nothing does not exist/],
-    [[join(llama, 'patch-kind'), '--base', join(llama, 'patch-kind'), '--target', join(llama, 'evolved')], 1, /has no config\.json, which a model must have/],
+    [[join(llama, 'patch-kind'), '--base', join(llama, 'patch-kind'), '--target', join(llama, 'evolved')], 2, /is a patch, where a model is expected/],
     [[join(llama, 'patch-kind'), '--base', join(llama, 'base'), '--target', join(cli.folder, 'none')], 4, /no such file or folder/],
   ] as const
   for (const [args, code, message] of refusals) {
