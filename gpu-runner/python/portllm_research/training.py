@@ -55,6 +55,9 @@ def train(
     usage = Usage(found[1] if found else {})
     kind = _ContrastTrainer if contrast else _Trainer
     trainer = kind(model=model, args=settings, train_dataset=rows, eval_dataset=held_out, data_collator=collate, callbacks=[_Watch(report, usage)])
+    if found and (ended := _ended(found[0])):
+        trainer._load_from_checkpoint(str(found[0]))
+        return _trained(ended, usage)
     stop.defer(True)
     try:
         if found:
@@ -66,6 +69,12 @@ def train(
         raise stop.Stopped
     stop.defer(False)
     return _trained(trainer.state, usage)
+
+
+def _ended(checkpoint: Path) -> TrainerState | None:
+    """The state of a checkpoint after the last step, from which the Trainer would take one more."""
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    return state if state.global_step >= state.max_steps else None
 
 
 class _Trainer(Trainer):
