@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { TARGET_DTYPES } from '../../patch/dtype.ts'
 import { loadCore, type Core } from './core.ts'
 import { openLibrary, PATHS, type CorePath } from './library.ts'
 import { build, cases, onlyProducts, random, type Case, type RandomMerge } from './random-merge.ts'
@@ -147,6 +148,40 @@ test('a replacement by values of the target\'s own dtype keeps their bits, −0 
   await merge.mergeRows(0, 1, float32([1, -0, 1, 1, 1]).bytes, out, [value.bytes])
   expect(out).toEqual(value.bytes)
   merge.finish()
+})
+
+test('values of each dtype replace, and are added to, each dtype, as the reference says', async () => {
+  const shape = { rows: 9, cols: 70, ranks: [1], factorDtype: 'F32', weight: 1, seed: 21 } as const
+  for (const dtype of TARGET_DTYPES) {
+    for (const operandDtype of TARGET_DTYPES) {
+      for (const kind of ['replace', 'delta'] as const) {
+        for (const values of ['ordinary', 'special'] as const) {
+          const merge = build({ ...shape, dtype, operandDtype, kinds: [kind], values })
+          const { out: expected, ...figures } = mergeReference(merge.reference)
+          for (const path of paths) {
+            const actual = await mergeAll(await loadCore({ path, threads: 1 }), merge)
+            const where = `${path} ${dtype} ${kind} ${operandDtype} ${values}`
+            expect(Buffer.from(actual.out).equals(expected), where).toBe(true)
+            expect(actual.figures, where).toEqual(figures)
+          }
+        }
+      }
+    }
+  }
+}, 60_000)
+
+test('the largest finite values count as finite', async () => {
+  for (const dtype of ['F64', 'F32', 'F16', 'BF16', 'F8_E4M3', 'F8_E5M2'] as const) {
+    const largest = { F64: [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xef, 0x7f], F32: [0xff, 0xff, 0x7f, 0xff], F16: [0xff, 0x7b], BF16: [0x7f, 0xff], F8_E4M3: [0x7e], F8_E5M2: [0xfb] }[dtype]
+    const zero = { ...float32([0]), offset: 0, strides: [1, 1] as const }
+    const w = Uint8Array.from(largest)
+    for (const path of paths) {
+      const merge = (await loadCore({ path })).tensor({ dtype, rows: 1, cols: 1, contributions: [{ kind: 'product', left: zero, right: zero, rank: 1, scale: 1 }] })
+      const out = new Uint8Array(w.length)
+      await merge.mergeRows(0, 1, w, out)
+      expect([merge.finish().nonFinite, [...out]], `${path} ${dtype}`).toEqual([0, largest])
+    }
+  }
 })
 
 test('a DoRA row or column whose norm is zero or infinite comes out as NaN and is counted', async () => {

@@ -143,6 +143,7 @@ describe('refusals', () => {
   const ties = stored('F32', withSingularValues(20, 20, [3, 2, 2, 1]))
   const dependent = stored('F32', matrix(20, 20, (i, j) => (j === 2 ? i - 7 + 3 * (i % 5) : j === 0 ? i - 7 : j === 1 ? i % 5 : (i * j) % 11)))
   const nan = stored('F32', matrix(20, 20, (i, j) => (i === 19 && j === 19 ? NaN : i - j)))
+  const manyTies = stored('F32', withSingularValues(180, 150, Array.from({ length: 150 }, (_, k) => 5 - (k >> 2) / 8)))
   const zeros = stored('F32', matrix(20, 20, () => 0))
   const good = { method: 'pissa' as const, base: ties.bytes, dtype: 'F32' as const, rows: 20, cols: 20, rank: 3 }
 
@@ -156,6 +157,8 @@ describe('refusals', () => {
     ['an empty base', { rows: 0, rank: 0 }, /no elements/, 'invalid'],
     ['rank 0', { rank: 0 }, /rank is 0/, 'invalid'],
     ['a rank beyond the matrix', { rank: 21 }, /rank is 21, but a matrix of 20 x 20 has at most 20/, 'invalid'],
+    ['a rank beyond its shorter side', { rows: 10, cols: 40, rank: 11 }, /rank is 11, but a matrix of 10 x 40 has at most 10/, 'invalid'],
+    ['ties of a large matrix, which come late', { base: manyTies.bytes, rows: 180, cols: 150, rank: 2 }, /singular values 2 and 3 of the base are too alike/, 'undetermined'],
     ['a float64 base', { dtype: 'F64', rows: 10 }, /dtype 3: these methods begin from F32, F16, BF16, F8_E4M3 and F8_E5M2 only/, 'invalid'],
     ['an integer base', { dtype: 'I32' }, /the base has dtype -1/, 'invalid'],
     ['an unknown method', { method: 'corda' as never }, /method -1 is unknown/, 'invalid'],
@@ -163,6 +166,13 @@ describe('refusals', () => {
     const error = await core.initialFactors({ ...good, ...change }).then(() => expect.unreachable(), (thrown: unknown) => thrown)
     expect(error).toBeInstanceOf(CoreError)
     expect(error).toMatchObject({ status, message: expect.stringMatching(message) })
+  })
+
+  test('columns that are nearly dependent are still determined', async () => {
+    const near = stored('F32', matrix(20, 20, (i, j) => (j === 1 ? i - 7 + 2 ** -12 * (i % 5) : j === 0 ? i - 7 : (i * j) % 11)))
+    const { left } = await ask('olora', near, 20, 20, 2)
+    const [first, second] = [0, 1].map((k) => Float64Array.from({ length: 20 }, (_, i) => new Float32Array(left.bytes.buffer)[2 * i + k]!))
+    expect(Math.abs(first!.reduce((sum, value, i) => sum + value * second![i]!, 0))).toBeLessThan(1e-6)
   })
 
   test('singular values that are alike but as good as zero are no matter', async () => {

@@ -117,6 +117,16 @@ describe('refusals', () => {
     await expect(measure(0, 1)).rejects.toThrow(/measureRows after finish/)
   })
 
+  test('of the factors that an initialisation took out: too many threads, and room that is not theirs', async () => {
+    const base = { bytes: new Uint8Array(new Float32Array(12).map((_, i) => i * i).buffer), dtype: 0 }
+    const ask = (threads: number, room: readonly [number, number]) => library.initialFactors(0, base, 3, 4, 2, threads, new Float32Array(room[0]), new Float32Array(room[1]))
+    await expect(ask(1025, [6, 8])).rejects.toThrow(/1025 threads: 1 to 1024 are possible/)
+    await expect(ask(0, [6, 8])).rejects.toThrow(/0 threads/)
+    for (const room of [[5, 8], [7, 8], [6, 7], [6, 9]] as const) await expect(ask(1, room)).rejects.toThrow(/the factors need 6 and 8 numbers of room/)
+    await ask(1, [6, 8])
+    await expect(library.initialFactors(0, base, 3, 4, 4, 1, new Float32Array(12), new Float32Array(16))).rejects.toThrow(/rank is 4, but a matrix of 3 x 4 has at most 3/)
+  })
+
   test('an unknown path, a path that this processor lacks, and bad thread counts', async () => {
     await expect(loadCore({ path: 'sse9' as CorePath })).rejects.toThrow(/"sse9".*scalar, avx2, avx512/)
     for (const path of Object.keys(PATHS) as CorePath[]) {
@@ -173,6 +183,24 @@ describe('handles of an analysis', async () => {
     await expect(native.rows(handle, 'scalar', 0, 0, rows, bytes, bytes)).rejects.toThrow(/0 threads: 1 to 1024 are possible/)
     await expect(native.rows(handle, 'scalar', 1025, 0, rows, bytes, bytes)).rejects.toThrow(/1025 threads/)
     native.free(handle)
+  })
+
+  test('take no products and no sample once rows have come, a sample once, and no numbers too large to be squared', async () => {
+    const handle = native.create(0, 0, rows, cols)
+    native.add(handle, matrix, matrix, 1, 1)
+    native.sample(handle, [0], bytes.subarray(0, 4 * cols))
+    expect(() => native.sample(handle, [1], bytes.subarray(0, 4 * cols))).toThrow(/sampled once, before the first have come/)
+    await native.rows(handle, 'scalar', 1, 0, 1, bytes.subarray(0, 4 * cols), bytes.subarray(0, 4 * cols))
+    expect(() => native.add(handle, matrix, matrix, 1, 1)).toThrow(/rows have come: no more can be added/)
+    native.free(handle)
+    const late = native.create(0, 0, rows, cols)
+    await native.rows(late, 'scalar', 1, 0, 1, bytes.subarray(0, 4 * cols), bytes.subarray(0, 4 * cols))
+    expect(() => native.sample(late, [1], bytes.subarray(0, 4 * cols))).toThrow(/before the first have come/)
+    native.free(late)
+    const large = native.create(3, 3, 1, 1)
+    const value = new Uint8Array(Float64Array.of(1e200).buffer)
+    await expect(native.rows(large, 'scalar', 1, 0, 1, value, value)).rejects.toThrow(/row 0 of the base holds a NaN, an infinity, or values too large to be squared/)
+    native.free(large)
   })
 
   test('take no rank from a few bytes', () => {

@@ -79,6 +79,13 @@ bool is_hole(int file, uint64_t offset, uint64_t size) {
 #endif
 }
 
+// Nothing is read as zeros behind the end of a file, whatever lseek says of what is there.
+bool reaches(int file, uint64_t end) {
+  struct stat status;
+  if (fstat(file, &status) != 0) throw IoFailure{"reading the source", errno};
+  return static_cast<uint64_t>(status.st_size) >= end;
+}
+
 void copy_bytes(int source, uint64_t source_offset, int destination, uint64_t destination_offset, uint64_t size,
                 uint8_t *buffer, uint64_t buffer_size) {
 #if defined(__linux__)
@@ -111,7 +118,7 @@ void copy_bytes(int source, uint64_t source_offset, int destination, uint64_t de
 // bytes that were cloned.
 uint64_t copy_range(int source, uint64_t source_offset, int destination, uint64_t destination_offset, uint64_t size,
                     std::atomic<bool> &clones, uint8_t *buffer, uint64_t buffer_size) {
-  if (is_hole(source, source_offset, size) && is_hole(destination, destination_offset, size)) return 0;
+  if (is_hole(source, source_offset, size) && reaches(source, source_offset + size) && is_hole(destination, destination_offset, size)) return 0;
   const uint64_t head = std::min(size, (kBlockBytes - source_offset % kBlockBytes) % kBlockBytes);
   const uint64_t blocks = (size - head) / kBlockBytes * kBlockBytes, tail = head + blocks;
   if (blocks == 0 || !clones || source_offset % kBlockBytes != destination_offset % kBlockBytes ||

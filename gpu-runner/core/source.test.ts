@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { writeHeader } from '../../patch/safetensors.ts'
-import { CONTROL_WORDS, openLibrary, type SourceHandle, type TensorHandle } from './library.ts'
+import { CONTROL, CONTROL_WORDS, openLibrary, type SourceHandle, type TensorHandle } from './library.ts'
 import { packTensor, type Contribution } from './tensor-merge.ts'
 
 const library = await openLibrary()
@@ -173,6 +173,68 @@ test('a tensor that is freed while it is merged is merged to the end, or not at 
     const expected = await merging
     expect(new Float32Array(w.buffer).every((value) => value === expected)).toBe(true)
   }
+})
+
+test('a source that became shorter is an error, whether its bytes are merged or copied', async () => {
+  const shorter = join(folder, 'shorter')
+  await writeFile(shorter, await readFile(path))
+  const file = await open(shorter, 'r+')
+  const from = library.openSource(file.fd)
+  await file.truncate(A + 50)
+  expect(await write([[MERGE, A, 0, 96, tensor('BF16', 6, 8)]], { from })).toMatch(/^the source ends before the tensor does: /)
+  expect(await write([[COPY, BIAS, 0, 32]], { from })).toMatch(/^the source ends before the range does: /)
+  // Nor are zeros left in a destination where nothing was.
+  const fresh = await open(join(folder, 'fresh'), 'w+')
+  await expect(library.writeSegments([{ source: from, destination: fresh.fd, segments: [0n, BigInt(BIAS), 0n, 32n, 0n, 0n] }], [], 'scalar', 1, 'none', new BigUint64Array(CONTROL_WORDS))).rejects.toThrow(/^the source ends before the range does: /)
+  await fresh.close()
+  library.freeSource(from)
+  await file.close()
+})
+
+test('a hole of the source makes zeros of what the destination held', async () => {
+  const [holes, held] = [join(folder, 'holes'), join(folder, 'held')]
+  const length = 1 << 20
+  // The hole begins with a block.
+  const headed = writeHeader([{ name: 'a', dtype: 'U8', shape: [length] }], {}, 4096)
+  const file = await open(holes, 'w+')
+  await file.write(headed)
+  await file.truncate(headed.length + length)
+  const from = library.openSource(file.fd)
+  await writeFile(held, Buffer.alloc(length, 1))
+  const destination = await open(held, 'r+')
+  await library.writeSegments([{ source: from, destination: destination.fd, segments: [0n, BigInt(headed.length), 0n, BigInt(length), 0n, 0n] }], [], 'scalar', 1, 'none', new BigUint64Array(CONTROL_WORDS))
+  expect((await readFile(held)).equals(Buffer.alloc(length))).toBe(true)
+  library.freeSource(from)
+  await Promise.all([file.close(), destination.close()])
+})
+
+test('the control cancels before anything is done, counts what is done, and tells which output failed', async () => {
+  const names = [join(folder, 'first'), join(folder, 'second')]
+  for (const name of names) await writeFile(name, '')
+  const [first, second] = [await open(names[0]!, 'r+'), await open(names[1]!, 'r')]
+  const segments = [BigInt(MERGE), BigInt(A), 0n, 96n, tensor('BF16', 6, 8), 0n, BigInt(COPY), BigInt(BIAS), 96n, 32n, 0n, 0n]
+  const control = new BigUint64Array(CONTROL_WORDS)
+  const writeTo = (...files: { fd: number }[]) => library.writeSegments(files.map(({ fd }) => ({ source, destination: fd, segments })), [], 'scalar', 1, 'none', control)
+  await writeTo(first)
+  expect([control[CONTROL.bytesDone], (await readFile(names[0]!)).length]).toEqual([128n, 128])
+
+  await first.truncate(0)
+  await expect(writeTo(first, second)).rejects.toThrow(/writing the destination: Bad file descriptor/)
+  expect([control[CONTROL.errorNumber], control[CONTROL.errorOutput]]).toEqual([9n, 1n])
+
+  const ones = { bytes: new Uint8Array(new Float32Array(8).fill(1).buffer), dtype: 'F32' as const }
+  const factor = { ...ones, offset: 0, strides: [1, 1] as const }
+  const measuring = tensor('BF16', 6, 8, [{ kind: 'dora', axis: 'columns', weight: 1, left: factor, right: factor, rank: 1, scale: 1, magnitude: ones }])
+  await first.truncate(0)
+  control.fill(0n)
+  control[CONTROL.cancel] = 1n
+  await expect(writeTo(first)).rejects.toMatchObject({ status: 'cancelled' })
+  segments[4] = measuring
+  await expect(writeTo(first)).rejects.toMatchObject({ status: 'cancelled' })
+  expect((await readFile(names[0]!)).length).toBe(0)
+  // Nothing was measured either, so that row 0 is still next.
+  await library.measure(measuring, 'scalar', 1, 0, 6, new Uint8Array(96))
+  await Promise.all([first.close(), second.close()])
 })
 
 test('refuses two outputs into one file, and one into a source of another', async () => {

@@ -47,7 +47,32 @@ function naive({ spec: { rows, cols, sample }, w, evolved, products, transpose }
     const others = Array.from({ length: rows }, (_, j) => j).filter((j) => j !== i)
     return { same: cosine(row(w.values, i), row(evolved.values, i)), best: Math.max(...others.map((j) => cosine(row(w.values, i), row(evolved.values, j)))) }
   })
-  return { baseSquared: dot(w.values, w.values), driftSquared: dot(d, d), patchSquared: dot(p, p), inner: dot(d, p), matches }
+  const column = (values: ArrayLike<number>, j: number) => Array.from({ length: rows }, (_, i) => values[i * cols + j]!)
+  const readers = basis(products.flatMap(({ right, rank }) => Array.from({ length: rank }, (_, k) => Array.from({ length: cols }, (_, j) => right[transpose ? j * rank + k : k * cols + j]!))))
+  const writers = basis(products.flatMap(({ left, rank }) => Array.from({ length: rank }, (_, k) => Array.from({ length: rows }, (_, i) => left[transpose ? k * rows + i : i * rank + k]!))))
+  const along = (directions: readonly number[][], vectors: readonly number[][]) => directions.reduce((sum, q) => vectors.reduce((inner, vector) => inner + dot(q, vector) ** 2, sum), 0)
+  const [allRows, allColumns] = [Array.from({ length: rows }, (_, i) => i), Array.from({ length: cols }, (_, j) => j)]
+  return {
+    baseSquared: dot(w.values, w.values), driftSquared: dot(d, d), patchSquared: dot(p, p), inner: dot(d, p), matches,
+    driftReadSquared: along(readers, allRows.map((i) => row(d, i))), baseReadSquared: along(readers, allRows.map((i) => row(w.values, i))),
+    driftWriteSquared: along(writers, allColumns.map((j) => column(d, j))), baseWriteSquared: along(writers, allColumns.map((j) => column(w.values, j))),
+  }
+}
+
+/** Orthonormal vectors that span what these do, which are independent. */
+function basis(vectors: readonly number[][]): number[][] {
+  const made: number[][] = []
+  const dot = (a: readonly number[], b: readonly number[]) => a.reduce((sum, value, i) => sum + value * b[i]!, 0)
+  for (const vector of vectors) {
+    let rest = vector
+    for (const q of [...made, ...made]) {
+      const length = dot(q, rest)
+      rest = rest.map((value, i) => value - length * q[i]!)
+    }
+    const length = Math.sqrt(dot(rest, rest))
+    if (length > 1e-9) made.push(rest.map((value) => value / length))
+  }
+  return made
 }
 
 const CASES: AnalysisCase[] = [
@@ -159,6 +184,27 @@ test('the bases are orthonormal to rounding, however nearly dependent the factor
   }
 })
 
+test('matches name the other row that is nearest; rows of zeros, of either, match nothing', async () => {
+  const native = await openAnalysisLibrary()
+  const [rows, cols] = [5, 4]
+  const bytes = (values: readonly (readonly number[])[]) => new Uint8Array(Float64Array.from(values.flat()).buffer)
+  const w = bytes([[1, 2, 0, 0], [0, 0, 0, 0], [0, 1, 3, 0], [1, 1, 1, 1], [2, 0, 0, 1]])
+  const evolved = bytes([[1, 2, 0, 0.5], [5, 0, 0, 1], [0, 0, 0, 0], [0, 2, 6, 0.1], [2, 0, 0, 1]])
+  const unit = { bytes: new Uint8Array(Float64Array.of(1, 1, 1, 1, 1).buffer), dtype: 3, offset: 0, strides: [1, 1] as const }
+  const handle = native.create(3, 3, rows, cols)
+  native.add(handle, unit, unit, 1, 1)
+  native.sample(handle, [0, 1, 2, 4], Buffer.concat([w.subarray(0, 96), w.subarray(128)]))
+  await native.rows(handle, 'scalar', 1, 0, 2, w.subarray(0, 64), evolved.subarray(0, 64))
+  await native.rows(handle, 'scalar', 1, 2, 3, w.subarray(64), evolved.subarray(64))
+  const [first, none, second, third] = [0, 3, 6, 9].map((at) => [...native.matches(handle, 4).subarray(at, at + 3)])
+  expect(first).toEqual([expect.closeTo(5 / Math.sqrt(5 * 5.25), 12), expect.closeTo(5 / Math.sqrt(5 * 26), 12), 1])
+  expect(none).toEqual([NaN, NaN, NaN])
+  expect(second).toEqual([NaN, expect.closeTo(20 / Math.sqrt(10 * 40.01), 12), 3])
+  expect(third).toEqual([expect.closeTo(1, 12), expect.closeTo(11 / Math.sqrt(5 * 26), 12), 1])
+  expect(() => native.matches(handle, 3)).toThrow(/there are 4 sampled rows/)
+  native.free(handle)
+})
+
 test('what the rounding loses is what the merge itself reports', async () => {
   const core = await loadCore()
   const built = randomAnalysis({ rows: 30, cols: 90, ranks: [3, 2], base: 'F32', target: 'BF16', factors: 'F16', seed: 10 })
@@ -180,6 +226,10 @@ test('what cannot be measured is refused', async () => {
     ['an infinity in a factor', { ...spec, contributions: [{ ...first!, right: { ...first!.right, bytes: new Uint8Array(new Float32Array(12).fill(Infinity).buffer) } }] }, /right factor holds a NaN or an infinity/],
     ['a sample of the wrong size', { ...spec, sample: { rows: [1, 2], bytes: new Uint8Array(12) } }, /another size/],
     ['a sample out of order', { ...spec, sample: { rows: [2, 1], bytes: new Uint8Array(24) } }, /ascending/],
+    ['a row twice in the sample', { ...spec, sample: { rows: [1, 1], bytes: new Uint8Array(24) } }, /ascending/],
+    ['a scale that is no number', { ...spec, contributions: [{ ...first!, scale: NaN }] }, /scale is not finite/],
+    ['rank 0', { ...spec, contributions: [{ ...first!, rank: 0 }] }, /rank is 0/],
+    ['a base of scales', { ...spec, baseDtype: 'F8_E8M0' as never }, /base has dtype 6/],
     ['a sample beyond the end', { ...spec, sample: { rows: [8], bytes: new Uint8Array(12) } }, /not rows of the tensor/],
     ['what has no low rank', { ...spec, contributions: [{ kind: 'replace', value: 'BF16' }] }, /kind replace has no low rank/],
     ['an integer base', { ...spec, baseDtype: 'I8' as never }, /base has dtype -1/],
