@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises'
+import type { EvaluationSpec } from '../patch/evaluation.ts'
 import { formatReference, parseReference } from '../patch/reference.ts'
 import type { Job, Registry } from './client.ts'
 import { usageError } from './exit.ts'
@@ -8,20 +9,14 @@ import { modelVersionName } from './references.ts'
 import { formatScore } from './scores.ts'
 import type { Answer, Session } from './session.ts'
 
-export interface EvaluateJob {
+export interface EvaluateJob extends Omit<EvaluationSpec, 'how' | 'taskFile'> {
   /** `org/name@version`. */
   readonly model: string
   /** `org/name[@version, range or tag]`. */
   readonly patch: string | null
   readonly how: 'merged' | 'peft' | null
-  readonly tasks: readonly string[]
   /** Path of a YAML file of one's own. */
   readonly taskFile: string | null
-  readonly data: string | null
-  readonly num_fewshot: number | null
-  readonly batch_size: number
-  readonly limit: number | null
-  readonly seed: number
   readonly wait: boolean
 }
 
