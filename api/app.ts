@@ -18,7 +18,7 @@ export interface AppEnv {
 export type App = OpenAPIHono<AppEnv>
 
 /** Composition only: middleware, then every route. `connect` gives the deployment's dependencies for a request. */
-export function createApp(connect: (c: Context) => Dependencies): App {
+export function createApp(connect: (c: Context) => Dependencies | Promise<Dependencies>): App {
   const app: App = new OpenAPIHono<AppEnv>({ defaultHook: answerInvalid })
   app.onError(handleError)
   app.notFound((c) => answerUnmatched(app, c))

@@ -6,13 +6,17 @@ import type { RunnerLauncher } from './ports/runner-launcher.ts'
 import type { Signer } from './ports/signer.ts'
 import type { TensorMerger } from './ports/tensor-merger.ts'
 import type { Principal } from './services/authorization/principal.ts'
+import type { StreamExtents } from './services/files/stream-extents.ts'
 
 export type Deployment = 'embedded' | 'server' | 'edge'
 
 /** What the registry is made of; each deployment brings its own. */
 export interface Dependencies {
   readonly db: Database
+  /** For what never changes once it is there, and belongs to rows that `db` has just shown: a cache may answer (docs/decisions/0007). */
+  readonly immutableDb: Database
   readonly blobs: BlobStore
+  readonly streamExtents: StreamExtents
   readonly queue: JobQueue
   readonly launcher: RunnerLauncher
   readonly signer: Signer

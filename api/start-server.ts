@@ -16,6 +16,7 @@ import { createNativeMerger } from './ports/native-merger.ts'
 import { startPgBossQueue } from './ports/pg-boss-queue.ts'
 import { noLauncher } from './ports/runner-launcher.ts'
 import { removeUnreachableBlobs } from './services/blobs/remove-unreachable.ts'
+import { streamExtents } from './services/files/stream-extents.ts'
 import { readBlobKey } from './services/settings/blob-key.ts'
 import { sweepStaged } from './services/uploads/sweep-staged.ts'
 import { createLocalRunnerToken } from './services/tokens/create-local-runner.ts'
@@ -71,7 +72,7 @@ export async function startServer(config: ServerConfig, { onFatal }: { onFatal: 
       : noLauncher
     undo.push(() => launcher.stop())
     const deployment = config.databaseUrl === undefined ? 'embedded' : 'server'
-    const dependencies: Dependencies = { db, blobs, queue, launcher, signer, merger: createNativeMerger(blobs), clock: systemClock, publicUrl, deployment }
+    const dependencies: Dependencies = { db, immutableDb: db, blobs, streamExtents, queue, launcher, signer, merger: createNativeMerger(blobs), clock: systemClock, publicUrl, deployment }
     const app = createApp(() => dependencies)
     registerBlobRoutes(app, blobs)
     handle = app.fetch

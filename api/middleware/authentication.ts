@@ -12,9 +12,9 @@ const ANONYMOUS: Principal = { kind: 'anonymous' }
  * Sets `c.var.ctx`. Without credentials the request is anonymous; wrong credentials are always refused.
  * An attempt token of a runner is a JWT, not one of ours: its routes check it themselves, and it gives no other right.
  */
-export function authentication(connect: (c: Context) => Dependencies) {
+export function authentication(connect: (c: Context) => Dependencies | Promise<Dependencies>) {
   return createMiddleware<AppEnv>(async (c, next) => {
-    const dependencies = connect(c)
+    const dependencies = await connect(c)
     const base = { ...dependencies, requestId: c.var.requestId }
     const header = c.req.header('authorization')
     const principal = header === undefined || isAttemptRoute(c.req.path) ? ANONYMOUS : await identifyPrincipal({ ctx: base, token: bearerToken(header) })

@@ -16,6 +16,7 @@ export function handleError(error: Error, c: Context<AppEnv>): Response {
 
 export function errorAnswer(c: Context<AppEnv>, code: ErrorCode, message: string, status: ContentfulStatusCode, details?: Record<string, unknown>): Response {
   if (status === 401) c.header('WWW-Authenticate', 'Bearer')
+  if (typeof details?.['retryAfterSeconds'] === 'number') c.header('Retry-After', String(details['retryAfterSeconds']))
   return c.json({ error: { code, message, requestId: c.var.requestId, ...(details === undefined ? {} : { details }) } }, status)
 }
 

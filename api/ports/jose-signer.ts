@@ -37,9 +37,25 @@ export async function createJoseSigner({ db, issuer, clock }: { db: Database; is
 }
 
 async function readSigningKey(db: Database): Promise<JWK> {
+  const kept = await findSigningKey(db)
+  if (kept !== null) return kept
   const { privateKey } = await generateKeyPair(ALGORITHM, { crv: 'Ed25519', extractable: true })
   const fresh = { ...(await exportJWK(privateKey)), alg: ALGORITHM, kid: crypto.randomUUID() }
   await db.insert(settings).values({ key: KEY, value: fresh }).onConflictDoNothing()
+  return (await findSigningKey(db))!
+}
+
+async function findSigningKey(db: Database): Promise<JWK | null> {
   const [row] = await db.select().from(settings).where(eq(settings.key, KEY))
-  return row!.value as JWK
+  return row === undefined ? null : (row.value as JWK)
+}
+
+/** The same for a deployment that connects for each request: the key is read once a request needs it. */
+export function createLateSigner(source: Parameters<typeof createJoseSigner>[0]): Signer {
+  let made: Promise<Signer> | undefined
+  const signer = () => (made ??= createJoseSigner(source))
+  return {
+    signAttempt: async (claims, lifetimeSeconds) => (await signer()).signAttempt(claims, lifetimeSeconds),
+    verifyAttempt: async (token) => (await signer()).verifyAttempt(token),
+  }
 }

@@ -11,6 +11,7 @@ const ATTEMPT_HOURS = 12
 const SUPERVISE_SECONDS = 5
 /** Where jobs go that have used up their tries without any runner saying so. */
 const DEAD_LETTERS = 'dead-letters'
+const BASE = { schema: 'queue', schedule: false } satisfies ConstructorOptions
 
 interface QueuedJob { jobId: string }
 
@@ -21,7 +22,7 @@ export interface StartedQueue extends JobQueue {
 /** pg-boss over the registry's own database; `onError` hears of failures in its background work. */
 export async function startPgBossQueue(database: ConnectedDatabase, onError: (error: Error) => void): Promise<StartedQueue> {
   const connection: ConstructorOptions = database.engine === 'pglite' ? { db: fromPglite(database.pglite), backend: 'pglite' } : { connectionString: database.url, max: 4 }
-  const boss = new PgBoss({ ...connection, schema: 'queue', schedule: false, superviseIntervalSeconds: SUPERVISE_SECONDS, monitorIntervalSeconds: SUPERVISE_SECONDS })
+  const boss = new PgBoss({ ...BASE, ...connection, superviseIntervalSeconds: SUPERVISE_SECONDS, monitorIntervalSeconds: SUPERVISE_SECONDS })
   boss.on('error', onError)
   await boss.start()
   await boss.createQueue(DEAD_LETTERS, { retryLimit: 100 })
@@ -36,38 +37,50 @@ export async function startPgBossQueue(database: ConnectedDatabase, onError: (er
       deadLetter: DEAD_LETTERS,
     })
   }
+  return { ...jobQueue(() => boss), stop: () => boss.stop({ graceful: false, close: database.engine === 'postgres' }) }
+}
+
+/**
+ * The same queues through a connection that lives for one request: nothing is started, and what watches over the jobs
+ * runs elsewhere. `db` must have a second connection for a look at the queues beside a transaction.
+ */
+export function openPgBossQueue(db: Database): JobQueue {
+  let boss: PgBoss | undefined
+  return jobQueue(() => (boss ??= new PgBoss({ ...BASE, db: within(db), supervise: false, migrate: false })))
+}
+
+function jobQueue(boss: () => PgBoss): JobQueue {
   return {
     async enqueue(tx, { kind, jobId }) {
-      const queueId = await boss.send(kind, { jobId } satisfies QueuedJob, { db: within(tx) })
+      const queueId = await boss().send(kind, { jobId } satisfies QueuedJob, { db: within(tx) })
       if (queueId === null) throw new Error(`the queue ${kind} did not take job ${jobId}`)
       return { queueId }
     },
     async claim(kinds) {
       for (const kind of kinds) {
-        const [job] = await boss.fetch<QueuedJob>(kind, { includeMetadata: true })
+        const [job] = await boss().fetch<QueuedJob>(kind, { includeMetadata: true })
         if (job !== undefined) return { kind, jobId: job.data.jobId, queueId: job.id, retryCount: job.retryCount }
       }
       return null
     },
     async touch(attempt) {
-      return affected(await boss.touch(attempt.kind, fence(attempt)))
+      return affected(await boss().touch(attempt.kind, fence(attempt)))
     },
     async complete(tx, attempt) {
-      return affected(await boss.complete(attempt.kind, fence(attempt), null, { db: within(tx) }))
+      return affected(await boss().complete(attempt.kind, fence(attempt), null, { db: within(tx) }))
     },
     async fail(tx, attempt, { retry }) {
       const db = within(tx)
       // A job that must not be tried again is settled in the queue; the registry's own row says how it ended.
-      if (!retry || attempt.retryCount + 1 >= TRIES) return { held: affected(await boss.complete(attempt.kind, fence(attempt), null, { db })), willRetry: false }
+      if (!retry || attempt.retryCount + 1 >= TRIES) return { held: affected(await boss().complete(attempt.kind, fence(attempt), null, { db })), willRetry: false }
       // Without data: it would reach postgres.js as an object, which drizzle has taught it not to serialize.
-      return { held: affected(await boss.fail(attempt.kind, fence(attempt), null, { db })), willRetry: true }
+      return { held: affected(await boss().fail(attempt.kind, fence(attempt), null, { db })), willRetry: true }
     },
     async takeDead() {
-      const dead = await boss.fetch<QueuedJob>(DEAD_LETTERS, { batchSize: 100 })
-      if (dead.length > 0) await boss.complete(DEAD_LETTERS, dead.map((job) => job.id))
+      const dead = await boss().fetch<QueuedJob>(DEAD_LETTERS, { batchSize: 100 })
+      if (dead.length > 0) await boss().complete(DEAD_LETTERS, dead.map((job) => job.id))
       return dead.map((job) => job.data.jobId)
     },
-    stop: () => boss.stop({ graceful: false, close: database.engine === 'postgres' }),
   }
 }
 

@@ -15,7 +15,7 @@ export const ErrorBody = z
   .openapi('Error')
 
 type ErrorStatus = (typeof ERROR_STATUS)[ErrorCode]
-const ALWAYS = [400, 401, 413, 500, 507] as const
+const ALWAYS = [400, 401, 413, 429, 500, 507] as const
 type Always = (typeof ALWAYS)[number]
 interface ErrorResponse { description: string; content: { 'application/json': { schema: typeof ErrorBody } } }
 

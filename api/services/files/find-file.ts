@@ -1,5 +1,4 @@
 import { and, eq } from 'drizzle-orm'
-import type { Database } from '../../../db/database.ts'
 import { files } from '../../../db/schema.ts'
 import type { FileExtent } from '../../../patch/extent.ts'
 import { isSafePath } from '../../../patch/file-path.ts'
@@ -23,14 +22,16 @@ export interface FoundFile {
 }
 
 /** One file of a published version, a ready merged model or a ready evaluation. Throws `not_found` and `wrong_state`. */
-export async function findFile({ ctx, input }: { ctx: Pick<RequestContext, 'db' | 'principal'>; input: { subject: FileSubject; path: string } }): Promise<FoundFile> {
-  return findFileOf({ db: ctx.db, owner: await findFileOwner({ ctx, subject: input.subject }), path: input.path })
+export async function findFile({ ctx, input }: { ctx: Pick<RequestContext, 'db' | 'immutableDb' | 'principal'>; input: { subject: FileSubject; path: string } }): Promise<FoundFile> {
+  return findFileOf({ ctx, owner: await findFileOwner({ ctx, subject: input.subject }), path: input.path })
 }
 
 /** The same of an owner that the caller has found, and may read. Throws `not_found`. */
-export async function findFileOf({ db, owner: { owner, reference, visibility }, path }: { db: Database; owner: FoundOwner; path: string }): Promise<FoundFile> {
+export async function findFileOf({ ctx, owner: { owner, reference, visibility }, path }: { ctx: Pick<RequestContext, 'db' | 'immutableDb'>; owner: FoundOwner; path: string }): Promise<FoundFile> {
   const missing = () => notFound(`The file ${JSON.stringify(path)} of`, reference)
   if (!isSafePath(path)) throw missing()
+  // Where a merged model's tensors are kept may change; what was published does not.
+  const db = 'derivationId' in owner ? ctx.db : ctx.immutableDb
   const rows = await selectExtents(db, and(ofOwner(owner), eq(files.path, path))!)
   const [first] = rows
   if (first === undefined) throw missing()

@@ -12,6 +12,9 @@ interface Opened { readonly extent: FileExtent; readonly stream: Promise<Readabl
 /** Opens the bytes of one extent. */
 export type OpenExtent = (extent: FileExtent, signal: AbortSignal) => Promise<ReadableStream<Uint8Array>>
 
+/** The bytes of extents as one stream, by what suits the platform. */
+export type StreamExtents = (asked: { open: OpenExtent; extents: readonly FileExtent[]; what: string }) => Promise<ReadableStream<Uint8Array>>
+
 /**
  * The bytes of the extents, in order, at the pace of the reader. Rejects where the first extent does not open; a later
  * one that does not, or is short, errors the stream, so that an answer is never silently short.
@@ -91,6 +94,7 @@ export async function streamExtents({ open, extents, what }: { open: OpenExtent;
   )
 }
 
-function nameOf(extent: FileExtent): string {
+/** For errors. */
+export function nameOf(extent: FileExtent): string {
   return 'tensor' in extent ? `the changed tensor ${extent.tensor}` : `blob ${extent.blob}`
 }

@@ -15,5 +15,5 @@ export async function findAttemptFile({ ctx, attempt, path }: { ctx: RequestCont
     .where(eq(jobs.id, attempt.jobId))
   if (row === undefined || !isHeld(row, attempt)) throw staleAttempt()
   if (row.derivationId === null) throw notFound(`The file ${JSON.stringify(path)} of the job`, attempt.jobId)
-  return findFileOf({ db: ctx.db, owner: { owner: { derivationId: row.derivationId }, reference: row.derivationId, visibility: 'internal' }, path })
+  return findFileOf({ ctx, owner: { owner: { derivationId: row.derivationId }, reference: row.derivationId, visibility: 'internal' }, path })
 }
