@@ -302,7 +302,7 @@ describe('rows that are read from a file', () => {
 
   test('so too where they are read in many turns, from a row that is no multiple of four on', async () => {
     for (const processorPath of paths.filter((one) => one !== 'scalar')) {
-      const merge = build({ ...MIXED, kinds: ['product', 'dora-rows', 'dense', 'delta'], rows: 403, cols: 1000, ranks: [3] })
+      const merge = build({ ...ORDINARY, kinds: ['product', 'dora-rows', 'dense', 'delta'], rows: 403, cols: 1000, ranks: [3] })
       const { out } = await mergeAll(await loadCore({ path: processorPath }), merge)
       expect(Buffer.from((await fromFile(merge, processorPath, [0, 1, 6])).out).equals(out)).toBe(true)
     }
