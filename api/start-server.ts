@@ -9,16 +9,16 @@ import { lockDataFolder } from './data-folder.ts'
 import { systemClock } from './ports/clock.ts'
 import { createDirectoryBlobStore } from './ports/directory-blob-store.ts'
 import { registerBlobRoutes } from './ports/directory-blob-routes.ts'
-import { collectGarbage } from '../gpu-runner/garbage-collector.ts'
+import { collectGarbage as freeMemory } from '../gpu-runner/garbage-collector.ts'
 import { createJoseSigner } from './ports/jose-signer.ts'
 import { createLocalLauncher } from './ports/local-launcher.ts'
 import { createNativeMerger } from './ports/native-merger.ts'
 import { startPgBossQueue } from './ports/pg-boss-queue.ts'
 import { noLauncher } from './ports/runner-launcher.ts'
-import { removeUnreachableBlobs } from './services/blobs/remove-unreachable.ts'
 import { streamExtents } from './services/files/stream-extents.ts'
+import { collectGarbage } from './services/garbage/collect.ts'
+import { collectWhenDue } from './services/garbage/collect-when-due.ts'
 import { readBlobKey } from './services/settings/blob-key.ts'
-import { sweepStaged } from './services/uploads/sweep-staged.ts'
 import { createLocalRunnerToken } from './services/tokens/create-local-runner.ts'
 import { reapJobs } from './services/jobs/reap.ts'
 import { bootstrap } from './services/users/bootstrap.ts'
@@ -38,6 +38,9 @@ const CLOSE_GRACE_MS = 5_000
 
 /** How often lost jobs are ended and waiting ones given a runner. */
 const REAP_MS = 5_000
+
+/** How often it is asked whether garbage collection is due. */
+const COLLECT_MS = 3600_000
 
 /** Starts the registry on Node. Throws ConfigError for what the person who starts it can put right. */
 export async function startServer(config: ServerConfig, { onFatal }: { onFatal: (error: Error) => void }): Promise<RunningServer> {
@@ -63,8 +66,8 @@ export async function startServer(config: ServerConfig, { onFatal }: { onFatal: 
     undo.push(queue.stop, stopHttp)
     const publicUrl = config.publicUrl ?? url
     const blobs = createDirectoryBlobStore({ folder: config.data, publicUrl, key: await readBlobKey(db), clock: systemClock })
-    await sweepStaged({ db, blobs })
-    await removeUnreachableBlobs({ ctx: { db, blobs } })
+    // The folder is this process's alone, and nobody stages anything yet.
+    await collectGarbage({ ctx: { db, blobs }, input: { alone: true, graceSeconds: 0, kinds: ['uploads', 'attempts', 'incoming'] } })
     const signer = await createJoseSigner({ db, issuer: publicUrl, clock: systemClock })
     const bootstrapToken = await bootstrap({ ctx: { db } })
     const launcher = config.startRunners
@@ -76,8 +79,9 @@ export async function startServer(config: ServerConfig, { onFatal }: { onFatal: 
     const app = createApp(() => dependencies)
     registerBlobRoutes(app, blobs)
     handle = app.fetch
-    undo.push(repeat(() => reapJobs({ ctx: dependencies }), REAP_MS))
-    collectGarbage('major')
+    undo.push(repeat('watch over jobs', () => reapJobs({ ctx: dependencies }), REAP_MS))
+    undo.push(repeat('garbage collection', (signal) => collectWhenDue({ ctx: dependencies, signal }), COLLECT_MS))
+    freeMemory('major')
     return { url, bootstrapToken, dependencies, close }
   } catch (error) {
     await close()
@@ -91,18 +95,18 @@ function once(work: () => Promise<void>): () => Promise<void> {
 }
 
 /** Runs `work` now and then again and again, never twice at once. Returns how to stop and wait for it. */
-function repeat(work: () => Promise<void>, milliseconds: number): () => Promise<void> {
+function repeat(name: string, work: (signal: AbortSignal) => Promise<void>, milliseconds: number): () => Promise<void> {
   let timer: NodeJS.Timeout | undefined
-  let stopped = false
+  const stopped = new AbortController()
   let running = Promise.resolve()
   const turn = () => {
-    running = work()
-      .catch((error: Error) => console.error(`The watch over jobs: ${error.message}`))
-      .then(() => void (stopped || (timer = setTimeout(turn, milliseconds))))
+    running = work(stopped.signal)
+      .catch((error: Error) => void (stopped.signal.aborted || console.error(`The ${name}: ${error.message}`)))
+      .then(() => void (stopped.signal.aborted || (timer = setTimeout(turn, milliseconds))))
   }
   turn()
   return async () => {
-    stopped = true
+    stopped.abort()
     clearTimeout(timer)
     await running
   }

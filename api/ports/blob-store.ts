@@ -21,6 +21,17 @@ export interface StagedPart {
   readonly size: number
 }
 
+export interface StoredObject {
+  readonly key: string
+  /** Bytes, those of parts that are not joined yet included. */
+  readonly size: number
+  /** When it was last written, by the clock of the store. */
+  readonly modifiedAt: Date
+}
+
+/** What every key begins with. `incoming`: bytes on their way in, which have no other name until all have arrived. */
+export type KeyPrefix = 'blobs' | 'uploads' | 'attempts' | 'incoming'
+
 /**
  * Where bytes live. Keys: `blobs/sha256/<2 hex>/<64 hex>` for immutable blobs (written only by `promote`
  * and `putBlob`), `uploads/<upload file id>` for what clients stage, `attempts/<job>/<attempt>/<name>`
@@ -36,6 +47,8 @@ export interface BlobStore {
   open(key: string): Promise<OpenBlob>
   /** Size in bytes, or null when there is no such object. */
   size(key: string): Promise<number | null>
+  /** All that is stored under a prefix, in no order. What comes or goes meanwhile may be told or not. */
+  list(prefix: KeyPrefix): AsyncIterable<StoredObject>
   /** Stores small bytes made by the registry itself (file headers) under their digest. Idempotent. */
   putBlob(sha256: string, bytes: Uint8Array): Promise<void>
   signGet(key: string, range: ByteRange | null): Promise<SignedRequest>

@@ -1,22 +1,21 @@
 import { createHash } from 'node:crypto'
 import { constants, type Stats } from 'node:fs'
-import { copyFile, link, mkdir, open, readdir, rename, rm, stat, unlink, type FileHandle } from 'node:fs/promises'
+import { copyFile, link, mkdir, open, readdir, rename, rm, rmdir, stat, unlink, type FileHandle } from 'node:fs/promises'
 import type { ServerResponse } from 'node:http'
 import { dirname, join } from 'node:path'
 import { BlobMissingError, blobKey, type BlobStore, type ByteRange, type SignedRequest, type StagedPart } from './blob-store.ts'
 import type { Clock } from './clock.ts'
 import { DiskFullError, isDiskFull } from './disk-full.ts'
+import { listFolder } from './directory-blob-list.ts'
 import { signBlobUrl, type BlobConstraints } from './directory-blob-signature.ts'
 import { countStreamed } from '../../gpu-runner/garbage-collector.ts'
 import { readRange } from './read-range.ts'
 import { sendFile } from './send-file.ts'
 
-const KEY = /^(blobs|uploads|attempts)(\/[A-Za-z0-9][A-Za-z0-9._-]*)+$/
+const KEY = /^(blobs|uploads|attempts|incoming)(\/[A-Za-z0-9][A-Za-z0-9._-]*)+$/
 
 export interface DirectoryBlobStore extends BlobStore {
   readonly folder: string
-  /** Removes what a crash left behind: bytes on their way in, and objects under `prefix` whose name is not among the living. */
-  sweep(prefix: 'uploads' | 'attempts', living: ReadonlySet<string>): Promise<void>
   /** Checks the signature of a URL of this store. Null: not one of ours, or expired. */
   verify(method: string, key: string, query: URLSearchParams): BlobConstraints | null
   /** Stores exactly what was signed, whole or not at all. Throws BlobRefusedError for other bytes. */
@@ -98,6 +97,7 @@ export function createDirectoryBlobStore({ folder, publicUrl, key: secret, clock
     verify: signature.verify,
     write: (key, constraints, body) =>
       namingFolder(() => (constraints.part === undefined ? writeWhole : writePart)(pathOf(key), constraints, body)),
+    list: (prefix) => listFolder(folder, prefix),
     async read(key, range, options = {}) {
       return readRange(await openObject(key), range, options)
     },
@@ -172,19 +172,14 @@ export function createDirectoryBlobStore({ folder, publicUrl, key: secret, clock
         const staged = await statOrNull(pathOf(key))
         if (staged === null || staged.size !== blob.size) throw new BlobMissingError(key)
         await mkdir(dirname(target), { recursive: true })
-        await linkOrCopy(pathOf(key), target)
+        await linkOrCopy(pathOf(key), target, join(folder, 'incoming'))
         await syncFolder(dirname(target))
       }),
-    async sweep(prefix, living) {
-      await rm(join(folder, 'incoming'), { recursive: true, force: true })
-      for (const name of await readdir(join(folder, prefix)).catch(() => [])) {
-        if (!living.has(name.replace(/\.(partial|parts)$/, ''))) await rm(join(folder, prefix, name), { recursive: true, force: true })
-      }
-    },
     async discard(prefix) {
       if (prefix.startsWith('blobs')) throw new Error('blobs are not discarded')
       const path = pathOf(prefix.replace(/\/$/, ''))
       for (const name of [path, `${path}.partial`, `${path}.parts`]) await rm(name, { recursive: true, force: true })
+      await removeEmptyFolders(dirname(path), folder)
     },
   }
 }
@@ -237,22 +232,30 @@ async function readMarker(path: string, number: number): Promise<StagedPart | nu
 }
 
 /** A hard link costs nothing and leaves the staged object for another attempt; some file systems have none. */
-async function linkOrCopy(from: string, to: string): Promise<void> {
+async function linkOrCopy(from: string, to: string, incoming: string): Promise<void> {
   try {
     await link(from, to)
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     if (code === 'EEXIST') return
     if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'EOPNOTSUPP' && code !== 'EMLINK' && code !== 'EXDEV') throw error
-    const beside = `${to}.${crypto.randomUUID()}`
+    const fresh = join(incoming, crypto.randomUUID())
+    await mkdir(incoming, { recursive: true })
     try {
-      await copyFile(from, beside)
-      await rename(beside, to)
+      await copyFile(from, fresh)
+      await rename(fresh, to)
     } catch (copyError) {
-      await unlink(beside).catch(() => {})
+      await unlink(fresh).catch(() => {})
       throw copyError
     }
   }
+}
+
+/** From `path` up to the folder of its prefix, which stays: somebody may be about to write into that. */
+async function removeEmptyFolders(path: string, root: string): Promise<void> {
+  if (dirname(path) === root) return
+  const removed = await rmdir(path).then(() => true, () => false)
+  if (removed) await removeEmptyFolders(dirname(path), root)
 }
 
 async function syncFolder(path: string): Promise<void> {
