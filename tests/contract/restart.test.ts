@@ -26,7 +26,7 @@ it('a server that starts again keeps what drafts have, and throws away what nobo
     await mkdir(join(data, 'incoming'), { recursive: true })
     await writeFile(join(data, 'incoming', 'half'), 'x')
 
-    const again = await startServer(registry.config, { onFatal() {} })
+    const again = await startServer(registry.config, { log: registry.server.dependencies.log, onFatal() {} })
     try {
       expect(again.bootstrapToken).toBeNull()
       expect(await readdir(join(data, 'uploads'))).toEqual(kept)
