@@ -15,12 +15,10 @@ const ANONYMOUS: Principal = { kind: 'anonymous' }
 export function authentication(connect: (c: Context) => Dependencies | Promise<Dependencies>) {
   return createMiddleware<AppEnv>(async (c, next) => {
     const dependencies = await connect(c)
-    const { requestId } = c.var
-    // Set before anything can go wrong: the error handler logs by it.
-    const ctx = { ...dependencies, requestId, log: dependencies.log.child({ requestId }), principal: ANONYMOUS }
-    c.set('ctx', ctx)
+    const base = { ...dependencies, requestId: c.var.requestId }
     const header = c.req.header('authorization')
-    if (header !== undefined && !isAttemptRoute(c.req.path)) c.set('ctx', { ...ctx, principal: await identifyPrincipal({ ctx, token: bearerToken(header) }) })
+    const principal = header === undefined || isAttemptRoute(c.req.path) ? ANONYMOUS : await identifyPrincipal({ ctx: base, token: bearerToken(header) })
+    c.set('ctx', { ...base, principal })
     await next()
   })
 }

@@ -5,12 +5,9 @@ import { hasEnded } from './wait.ts'
 
 const POLL_MS = 200
 
-/**
- * The job whenever it has changed, to its end. Visibility is checked at every look, so a right that is taken away ends it;
- * so does the end of this server, and whoever watches asks another.
- */
+/** The job whenever it has changed, to its end. Visibility is checked at every look, so a right that is taken away ends it. */
 export async function* watchJob({ ctx, input, signal }: { ctx: RequestContext; input: { id: string }; signal: AbortSignal }): AsyncGenerator<JobView> {
-  for (let last = ''; !signal.aborted && !ctx.stopping?.aborted; ) {
+  for (let last = ''; !signal.aborted; ) {
     const job = await findJob({ ctx, input })
     const text = JSON.stringify(job)
     if (text !== last) yield job
