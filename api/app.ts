@@ -1,5 +1,5 @@
 import { OpenAPIHono } from '@hono/zod-openapi'
-import type { Context } from 'hono'
+import type { Context, MiddlewareHandler } from 'hono'
 import type { Dependencies, RequestContext } from './context.ts'
 import { authentication } from './middleware/authentication.ts'
 import { jsonBodyLimit, MAX_CLIENT_JSON_BYTES, MAX_RUNNER_JSON_BYTES } from './middleware/body-limit.ts'
@@ -17,11 +17,15 @@ export interface AppEnv {
 
 export type App = OpenAPIHono<AppEnv>
 
-/** Composition only: middleware, then every route. `connect` gives the deployment's dependencies for a request. */
-export function createApp(connect: (c: Context) => Dependencies | Promise<Dependencies>): App {
+/**
+ * Composition only: middleware, then every route. `connect` gives the deployment's dependencies for a request; `outermost`
+ * is the deployment's own middleware, which sees each request whole.
+ */
+export function createApp(connect: (c: Context) => Dependencies | Promise<Dependencies>, outermost: readonly MiddlewareHandler<AppEnv>[] = []): App {
   const app: App = new OpenAPIHono<AppEnv>({ defaultHook: answerInvalid })
   app.onError(handleError)
   app.notFound((c) => answerUnmatched(app, c))
+  for (const middleware of outermost) app.use(middleware)
   app.use(requestId())
   app.use(refuseUnkeepableUrl())
   app.use(authentication(connect))

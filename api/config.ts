@@ -1,37 +1,14 @@
-import { resolve } from 'node:path'
-import { z } from 'zod'
-import type { S3Settings } from './ports/s3-client.ts'
-import { S3Environment } from './s3-environment.ts'
+import type { z } from 'zod'
+import { redactUrl } from './redaction.ts'
+import { SETTINGS, type Setting, type SettingName } from './settings.ts'
 
-const Environment = z.object({
-  DATABASE_URL: z
-    .url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// or postgresql:// URL' })
-    .optional(),
-  PORTLLM_PUBLIC_URL: z.url({ protocol: /^https?$/, error: 'must be an http:// or https:// URL' }).optional(),
-})
+/** What the server runs by: SETTINGS says what each of them means. */
+export type ServerConfig = { readonly [K in SettingName]: z.output<(typeof SETTINGS)[K]['schema']> }
 
-export interface ServerConfig {
-  /** Absolute folder of database, blobs and lock. */
-  readonly data: string
-  readonly host: string
-  /** 0: any free one. */
-  readonly port: number
-  /** A PostgreSQL server; without it, PGlite in the data folder. */
-  readonly databaseUrl: string | undefined
-  /** The bucket of blobs; without it, the data folder. */
-  readonly s3: S3Settings | undefined
-  /** How clients reach this server, without a trailing slash; without it, host and port. */
-  readonly publicUrl: string | undefined
-  /** False where runners are started by somebody else. */
-  readonly startRunners: boolean
-}
+/** The settings that options of the command line gave. */
+export type ServerOptions = { readonly [K in SettingName]?: string | number | boolean | undefined }
 
-export interface ServerOptions {
-  data?: string | undefined
-  host?: string | undefined
-  port?: string | number | undefined
-  startRunners?: boolean | undefined
-}
+type Environment = Readonly<Record<string, string | undefined>>
 
 export class ConfigError extends Error {
   constructor(message: string) {
@@ -40,27 +17,65 @@ export class ConfigError extends Error {
   }
 }
 
+const NAMES = Object.keys(SETTINGS) as SettingName[]
+
 /** Options and environment, read once. Throws ConfigError that names each wrong setting. */
-export function readConfig(options: ServerOptions, environment: Readonly<Record<string, string | undefined>>): ServerConfig {
-  const variables = withoutEmpty(environment)
-  const [parsed, s3] = [Environment.safeParse(variables), S3Environment.safeParse(variables)]
-  if (!parsed.success || !s3.success) {
-    const issues = [...(parsed.error?.issues ?? []), ...(s3.error?.issues ?? [])]
-    throw new ConfigError(issues.map((issue) => `The environment variable ${issue.path.join('.')} ${issue.message}.`).join('\n'))
+export function readConfig(options: ServerOptions, environment: Environment): ServerConfig {
+  const config: Partial<Record<SettingName, unknown>> = {}
+  const wrong: string[] = []
+  for (const name of NAMES) {
+    const { text } = given(name, options, environment)
+    const parsed = (SETTINGS[name] as Setting).schema.safeParse(text)
+    if (parsed.success) config[name] = parsed.data
+    else wrong.push(`${nameGiven(name, options)} ${parsed.error.issues[0]!.message}.`)
   }
-  const port = Number(options.port ?? 8080)
-  if (!Number.isInteger(port) || port < 0 || port > 65535) throw new ConfigError(`--port ${options.port} is not a port: give a number from 0 (any free one) to 65535.`)
-  return {
-    data: resolve(options.data ?? 'portllm-data'),
-    host: options.host ?? '127.0.0.1',
-    port,
-    databaseUrl: parsed.data.DATABASE_URL,
-    s3: s3.data,
-    publicUrl: parsed.data.PORTLLM_PUBLIC_URL?.replace(/\/+$/, ''),
-    startRunners: options.startRunners ?? true,
-  }
+  if (wrong.length > 0) throw new ConfigError(wrong.join('\n'))
+  return config as ServerConfig
 }
 
-function withoutEmpty(environment: Readonly<Record<string, string | undefined>>): Record<string, string> {
-  return Object.fromEntries(Object.entries(environment).filter((entry): entry is [string, string] => entry[1] !== undefined && entry[1] !== ''))
+/** A setting as it may be shown. */
+export interface ShownSetting {
+  readonly setting: SettingName
+  readonly environment: string
+  readonly value: unknown
+  readonly from: 'option' | 'environment' | 'default'
+}
+
+/** The configuration in effect, with secrets redacted. */
+export function showConfig(config: ServerConfig, options: ServerOptions, environment: Environment): ShownSetting[] {
+  return NAMES.map((name) => {
+    const { environment: variable, secret } = SETTINGS[name] as Setting
+    const value = config[name]
+    const shown = value === undefined ? null : secret === 'whole' ? '***' : secret === 'password' ? redactUrl(String(value)) : value
+    return { setting: name, environment: variable, value: shown, from: given(name, options, environment).from }
+  })
+}
+
+/** The secrets of a configuration, as texts that no log may hold. */
+export function secretsOf(config: ServerConfig): string[] {
+  return NAMES.flatMap((name) => {
+    const { secret } = SETTINGS[name] as Setting
+    const value = config[name]
+    if (secret === undefined || value === undefined) return []
+    return secret === 'whole' ? [String(value)] : [String(value), ...passwordsOf(String(value))]
+  })
+}
+
+/** As it stands in the URL and as it is meant. */
+function passwordsOf(text: string): string[] {
+  const { password, searchParams } = new URL(text)
+  return [password, decodeURIComponent(password), searchParams.get('password') ?? ''].filter((secret) => secret !== '')
+}
+
+function given(name: SettingName, options: ServerOptions, environment: Environment): { text: string | undefined; from: ShownSetting['from'] } {
+  const option = options[name]
+  if (option !== undefined) return { text: String(option), from: 'option' }
+  const text = environment[SETTINGS[name].environment]
+  return text === undefined || text === '' ? { text: undefined, from: 'default' } : { text, from: 'environment' }
+}
+
+/** Options are named with their value, which is on the command line anyhow; what comes from the environment may be secret. */
+function nameGiven(name: SettingName, options: ServerOptions): string {
+  const { option, environment } = SETTINGS[name] as Setting
+  return options[name] === undefined ? `The environment variable ${environment}` : `${option!.split(' ')[0]} ${String(options[name])}`
 }

@@ -2,6 +2,7 @@ import type { Database } from '../db/database.ts'
 import type { BlobStore } from './ports/blob-store.ts'
 import type { Clock } from './ports/clock.ts'
 import type { JobQueue } from './ports/job-queue.ts'
+import type { Log } from './ports/log.ts'
 import type { RunnerLauncher } from './ports/runner-launcher.ts'
 import type { Signer } from './ports/signer.ts'
 import type { TensorMerger } from './ports/tensor-merger.ts'
@@ -23,6 +24,10 @@ export interface Dependencies {
   /** Null where no merge core can run, as on the edge: nothing is computed on read there. */
   readonly merger: TensorMerger | null
   readonly clock: Clock
+  /** With the request's id in every line, where there is a request. */
+  readonly log: Log
+  /** Fires when this server is about to end: what waits for something is then answered at once. Absent where none ever ends by plan. */
+  readonly stopping?: AbortSignal
   /** Base of absolute URLs in answers, without a trailing slash. */
   readonly publicUrl: string
   readonly deployment: Deployment

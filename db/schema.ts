@@ -145,6 +145,8 @@ export const blobs = pgTable('blobs', {
   sha256: text('sha256').primaryKey(),
   size: bigint('size', { mode: 'number' }).notNull(),
   createdAt: createdAt(),
+  /** When something that referred to it last ceased to, whatever refers to it now. */
+  releasedAt: timestamp('released_at', { withTimezone: true }),
 })
 
 /** What a draft's client says it will upload; the bytes are staged until ingest has verified them. */
@@ -160,6 +162,7 @@ export const uploadFiles = pgTable('upload_files', {
 }, (t) => [
   index('upload_files_model_version').on(t.modelVersionId),
   index('upload_files_patch_version').on(t.patchVersionId),
+  index('upload_files_held').on(t.sha256).where(sql`${t.held}`),
   check('upload_files_owner', sql`num_nonnulls(${t.modelVersionId}, ${t.patchVersionId}) = 1`),
 ])
 

@@ -15,10 +15,12 @@ const ANONYMOUS: Principal = { kind: 'anonymous' }
 export function authentication(connect: (c: Context) => Dependencies | Promise<Dependencies>) {
   return createMiddleware<AppEnv>(async (c, next) => {
     const dependencies = await connect(c)
-    const base = { ...dependencies, requestId: c.var.requestId }
+    const { requestId } = c.var
+    // Set before anything can go wrong: the error handler logs by it.
+    const ctx = { ...dependencies, requestId, log: dependencies.log.child({ requestId }), principal: ANONYMOUS }
+    c.set('ctx', ctx)
     const header = c.req.header('authorization')
-    const principal = header === undefined || isAttemptRoute(c.req.path) ? ANONYMOUS : await identifyPrincipal({ ctx: base, token: bearerToken(header) })
-    c.set('ctx', { ...base, principal })
+    if (header !== undefined && !isAttemptRoute(c.req.path)) c.set('ctx', { ...ctx, principal: await identifyPrincipal({ ctx, token: bearerToken(header) }) })
     await next()
   })
 }

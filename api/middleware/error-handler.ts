@@ -2,15 +2,24 @@ import type { Context } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import type { AppEnv } from '../app.ts'
+import type { RequestContext } from '../context.ts'
 import { ApiError, type ErrorCode } from '../errors.ts'
 import { PlainYamlError } from '../../patch/plain-yaml.ts'
 import { ReferenceError } from '../../patch/reference.ts'
 import { DiskFullError, isDiskFull } from '../ports/disk-full.ts'
+import { createConsoleLog } from '../ports/log.ts'
+
+/** What is wrong here and not with the request or its job. */
+const OURS: ReadonlySet<ErrorCode> = new Set(['internal', 'unavailable', 'disk_full'])
 
 /** Every error becomes the one shape. What was not meant for the client goes to the log and says only `internal`. */
 export function handleError(error: Error, c: Context<AppEnv>): Response {
   const known = toApiError(error)
-  if (known.code === 'internal') console.error(JSON.stringify({ level: 'error', requestId: c.var.requestId, method: c.req.method, path: c.req.path, error: errorText(error) }))
+  if (OURS.has(known.code)) {
+    // Without a context nothing is connected yet, and so no other log is there.
+    const log = (c.var.ctx as RequestContext | undefined)?.log ?? createConsoleLog({ requestId: c.var.requestId })
+    log.error({ method: c.req.method, path: c.req.path, code: known.code, err: error }, 'The request failed')
+  }
   return errorAnswer(c, known.code, known.message, known.status, known.details)
 }
 
@@ -33,9 +42,4 @@ function toApiError(error: Error): ApiError {
     return new ApiError('disk_full', `${what}, so nothing was stored. Free space there, then send the request again.`)
   }
   return new ApiError('internal', 'Something went wrong in the registry. The request id names the entry in its log.')
-}
-
-function errorText(error: Error): string {
-  const cause = error.cause instanceof Error ? `\ncaused by ${error.cause.stack ?? error.cause.message}` : ''
-  return `${error.stack ?? error.message}${cause}`
 }

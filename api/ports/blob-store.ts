@@ -15,11 +15,22 @@ export interface ByteRange {
   readonly length: number
 }
 
-/** A part of a staged object. */
+/** A part of a staged object that has arrived. */
 export interface StagedPart {
   readonly number: number
   readonly size: number
 }
+
+export interface StoredObject {
+  readonly key: string
+  /** Bytes, those of parts that are not joined yet included. */
+  readonly size: number
+  /** When it was last written, by the clock of the store. */
+  readonly modifiedAt: Date
+}
+
+/** What every key begins with. `incoming`: bytes on their way in, which have no other name until all have arrived. */
+export type KeyPrefix = 'blobs' | 'uploads' | 'attempts' | 'incoming'
 
 /**
  * Where bytes live. Keys: `blobs/sha256/<2 hex>/<64 hex>` for immutable blobs (written only by `promote`
@@ -36,14 +47,17 @@ export interface BlobStore {
   open(key: string): Promise<OpenBlob>
   /** Size in bytes, or null when there is no such object. */
   size(key: string): Promise<number | null>
+  /** All that is stored under a prefix, in no order. What comes or goes meanwhile may be told or not. */
+  list(prefix: KeyPrefix): AsyncIterable<StoredObject>
   /** Stores small bytes made by the registry itself (file headers) under their digest. Idempotent. */
   putBlob(sha256: string, bytes: Uint8Array): Promise<void>
   signGet(key: string, range: ByteRange | null): Promise<SignedRequest>
-  /** A single PUT of exactly `size` bytes. With `sha256` the store itself refuses other bytes. */
-  signPut(key: string, put: { size: number; sha256?: string }): Promise<SignedRequest>
-  /** A PUT for each of the parts that an object is sent in: all of them, in order, and of one size but the last. */
-  signParts(key: string, parts: readonly StagedPart[]): Promise<SignedRequest[]>
-  /** Parts that arrived whole, for resuming an upload; one of them all once they are joined. */
+  /**
+   * A single PUT of exactly `size` bytes. With `sha256` the store itself refuses other bytes.
+   * With `part`, the bytes are that part of the object, starting at `part.offset`.
+   */
+  signPut(key: string, put: { size: number; sha256?: string; part?: { number: number; offset: number; objectSize: number } }): Promise<SignedRequest>
+  /** Parts that arrived whole, for resuming an upload. */
   stagedParts(key: string): Promise<StagedPart[]>
   /** Joins the parts of a staged object into one. Idempotent. */
   assemble(key: string, parts: readonly StagedPart[]): Promise<void>
@@ -56,10 +70,6 @@ export interface BlobStore {
   discard(prefix: string): Promise<void>
   /** Removes a blob that nothing in the database refers to. Idempotent. */
   remove(sha256: string): Promise<void>
-  /** The names right under a folder of staged objects, also of those of which only parts have arrived. */
-  stagedNames(folder: 'uploads' | 'attempts'): Promise<string[]>
-  /** Removes what a crash has left of the store's own work. */
-  tidy(): Promise<void>
 }
 
 export interface OpenBlob {
@@ -74,19 +84,6 @@ export class BlobMissingError extends Error {
     super(`the blob store has no object ${key}`)
     this.name = 'BlobMissingError'
   }
-}
-
-const KEY = /^(blobs|uploads|attempts)(\/[A-Za-z0-9][A-Za-z0-9._-]*)+$/
-
-/** Throws for what is no key: it would be a path out of a folder, or need escaping in a URL. */
-export function assertKey(key: string): void {
-  if (!KEY.test(key) || key.includes('..')) throw new Error(`${JSON.stringify(key)} is not a key of the blob store`)
-}
-
-/** The same, for what may be discarded. */
-export function assertStagedKey(key: string): void {
-  assertKey(key)
-  if (key.startsWith('blobs')) throw new Error('blobs are not discarded')
 }
 
 export function blobKey(sha256: string): string {

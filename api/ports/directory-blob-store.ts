@@ -1,15 +1,18 @@
 import { createHash } from 'node:crypto'
 import { constants, type Stats } from 'node:fs'
-import { copyFile, link, mkdir, open, readdir, rename, rm, stat, unlink, type FileHandle } from 'node:fs/promises'
+import { copyFile, link, mkdir, open, readdir, rename, rm, rmdir, stat, unlink, type FileHandle } from 'node:fs/promises'
 import type { ServerResponse } from 'node:http'
 import { dirname, join } from 'node:path'
-import { assertKey, assertStagedKey, BlobMissingError, blobKey, type BlobStore, type ByteRange, type SignedRequest, type StagedPart } from './blob-store.ts'
+import { BlobMissingError, blobKey, type BlobStore, type ByteRange, type SignedRequest, type StagedPart } from './blob-store.ts'
 import type { Clock } from './clock.ts'
 import { DiskFullError, isDiskFull } from './disk-full.ts'
+import { listFolder } from './directory-blob-list.ts'
 import { signBlobUrl, type BlobConstraints } from './directory-blob-signature.ts'
 import { countStreamed } from '../../gpu-runner/garbage-collector.ts'
 import { readRange } from './read-range.ts'
 import { sendFile } from './send-file.ts'
+
+const KEY = /^(blobs|uploads|attempts|incoming)(\/[A-Za-z0-9][A-Za-z0-9._-]*)+$/
 
 export interface DirectoryBlobStore extends BlobStore {
   readonly folder: string
@@ -39,7 +42,7 @@ export function createDirectoryBlobStore({ folder, publicUrl, key: secret, clock
   const signature = signBlobUrl({ publicUrl, secret, clock })
 
   function pathOf(key: string): string {
-    assertKey(key)
+    if (!KEY.test(key) || key.includes('..')) throw new Error(`${JSON.stringify(key)} is not a key of the blob store`)
     return join(folder, key)
   }
 
@@ -89,16 +92,12 @@ export function createDirectoryBlobStore({ folder, publicUrl, key: secret, clock
     await done.close()
   }
 
-  function signPut(key: string, put: BlobConstraints): SignedRequest {
-    pathOf(key)
-    return { method: 'PUT', url: signature.sign('PUT', key, put), headers: { 'Content-Type': 'application/octet-stream' } }
-  }
-
   return {
     folder,
     verify: signature.verify,
     write: (key, constraints, body) =>
       namingFolder(() => (constraints.part === undefined ? writeWhole : writePart)(pathOf(key), constraints, body)),
+    list: (prefix) => listFolder(folder, prefix),
     async read(key, range, options = {}) {
       return readRange(await openObject(key), range, options)
     },
@@ -140,16 +139,8 @@ export function createDirectoryBlobStore({ folder, publicUrl, key: secret, clock
       return { method: 'GET', url: signature.sign('GET', key, range === null ? {} : { range }), headers } satisfies SignedRequest
     },
     async signPut(key, put) {
-      return signPut(key, put)
-    },
-    async signParts(key, parts) {
-      const objectSize = parts.reduce((sum, { size }) => sum + size, 0)
-      let offset = 0
-      return parts.map(({ number, size }) => {
-        const part = { number, offset, objectSize }
-        offset += size
-        return signPut(key, { size, part })
-      })
+      pathOf(key)
+      return { method: 'PUT', url: signature.sign('PUT', key, put), headers: { 'Content-Type': 'application/octet-stream' } } satisfies SignedRequest
     },
     async stagedParts(key) {
       const path = pathOf(key)
@@ -180,20 +171,14 @@ export function createDirectoryBlobStore({ folder, publicUrl, key: secret, clock
         const staged = await statOrNull(pathOf(key))
         if (staged === null || staged.size !== blob.size) throw new BlobMissingError(key)
         await mkdir(dirname(target), { recursive: true })
-        await linkOrCopy(pathOf(key), target)
+        await linkOrCopy(pathOf(key), target, join(folder, 'incoming'))
         await syncFolder(dirname(target))
       }),
-    async stagedNames(staged) {
-      const names = await readdir(join(folder, staged)).catch(() => [])
-      return [...new Set(names.map((name) => name.replace(/\.(partial|parts)$/, '')))]
-    },
-    async tidy() {
-      await rm(join(folder, 'incoming'), { recursive: true, force: true })
-    },
     async discard(prefix) {
-      assertStagedKey(prefix)
-      const path = pathOf(prefix)
+      if (prefix.startsWith('blobs')) throw new Error('blobs are not discarded')
+      const path = pathOf(prefix.replace(/\/$/, ''))
       for (const name of [path, `${path}.partial`, `${path}.parts`]) await rm(name, { recursive: true, force: true })
+      await removeEmptyFolders(dirname(path), folder)
     },
   }
 }
@@ -246,22 +231,30 @@ async function readMarker(path: string, number: number): Promise<StagedPart | nu
 }
 
 /** A hard link costs nothing and leaves the staged object for another attempt; some file systems have none. */
-async function linkOrCopy(from: string, to: string): Promise<void> {
+async function linkOrCopy(from: string, to: string, incoming: string): Promise<void> {
   try {
     await link(from, to)
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     if (code === 'EEXIST') return
     if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'EOPNOTSUPP' && code !== 'EMLINK' && code !== 'EXDEV') throw error
-    const beside = `${to}.${crypto.randomUUID()}`
+    const fresh = join(incoming, crypto.randomUUID())
+    await mkdir(incoming, { recursive: true })
     try {
-      await copyFile(from, beside)
-      await rename(beside, to)
+      await copyFile(from, fresh)
+      await rename(fresh, to)
     } catch (copyError) {
-      await unlink(beside).catch(() => {})
+      await unlink(fresh).catch(() => {})
       throw copyError
     }
   }
+}
+
+/** From `path` up to the folder of its prefix, which stays: somebody may be about to write into that. */
+async function removeEmptyFolders(path: string, root: string): Promise<void> {
+  if (dirname(path) === root) return
+  const removed = await rmdir(path).then(() => true, () => false)
+  if (removed) await removeEmptyFolders(dirname(path), root)
 }
 
 async function syncFolder(path: string): Promise<void> {

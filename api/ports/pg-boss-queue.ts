@@ -11,33 +11,38 @@ const ATTEMPT_HOURS = 12
 const SUPERVISE_SECONDS = 5
 /** Where jobs go that have used up their tries without any runner saying so. */
 const DEAD_LETTERS = 'dead-letters'
-const BASE = { schema: 'queue', schedule: false } satisfies ConstructorOptions
+/** Of every instance: where the queue's own tables are. */
+export const BASE = { schema: 'queue', schedule: false } satisfies ConstructorOptions
 
 interface QueuedJob { jobId: string }
 
 export interface StartedQueue extends JobQueue {
+  /** Rejects where the queue's tables cannot be reached. */
+  check(): Promise<void>
   stop(): Promise<void>
 }
 
-/** pg-boss over the registry's own database; `onError` hears of failures in its background work. */
-export async function startPgBossQueue(database: ConnectedDatabase, onError: (error: Error) => void): Promise<StartedQueue> {
+export interface QueueOptions {
+  /** Whether this process keeps the queue in order: ends attempts whose lease is over, removes what is old. */
+  readonly supervise: boolean
+  /** Whether the queue's own tables are made, or brought to the version of this pg-boss; otherwise they must be at it. */
+  readonly migrate: boolean
+  /** Hears of failures in its background work. */
+  readonly onError: (error: Error) => void
+}
+
+/** pg-boss over the registry's own database. */
+export async function startPgBossQueue(database: ConnectedDatabase, { supervise, migrate, onError }: QueueOptions): Promise<StartedQueue> {
   const connection: ConstructorOptions = database.engine === 'pglite' ? { db: fromPglite(database.pglite), backend: 'pglite' } : { connectionString: database.url, max: 4 }
-  const boss = new PgBoss({ ...BASE, ...connection, superviseIntervalSeconds: SUPERVISE_SECONDS, monitorIntervalSeconds: SUPERVISE_SECONDS })
+  const boss = new PgBoss({ ...BASE, ...connection, supervise, migrate, superviseIntervalSeconds: SUPERVISE_SECONDS, monitorIntervalSeconds: SUPERVISE_SECONDS })
   boss.on('error', onError)
   await boss.start()
-  await boss.createQueue(DEAD_LETTERS, { retryLimit: 100 })
-  for (const kind of JOB_KINDS) {
-    // createQueue also fills pg-boss's cache: a miss inside a transaction would wait for PGlite's only connection for ever.
-    await boss.createQueue(kind, {
-      retryLimit: TRIES - 1,
-      retryDelay: 1,
-      retryBackoff: true,
-      expireInSeconds: ATTEMPT_HOURS * 3600,
-      heartbeatSeconds: LEASE_SECONDS,
-      deadLetter: DEAD_LETTERS,
-    })
+  await createQueues(boss)
+  return {
+    ...jobQueue(() => boss),
+    check: async () => void (await boss.schemaVersion()),
+    stop: () => boss.stop({ graceful: false, close: database.engine === 'postgres' }),
   }
-  return { ...jobQueue(() => boss), stop: () => boss.stop({ graceful: false, close: database.engine === 'postgres' }) }
 }
 
 /**
@@ -81,6 +86,21 @@ function jobQueue(boss: () => PgBoss): JobQueue {
       if (dead.length > 0) await boss().complete(DEAD_LETTERS, dead.map((job) => job.id))
       return dead.map((job) => job.data.jobId)
     },
+  }
+}
+
+/** Idempotent. It also fills pg-boss's cache: a miss inside a transaction would wait for PGlite's only connection for ever. */
+export async function createQueues(boss: PgBoss): Promise<void> {
+  await boss.createQueue(DEAD_LETTERS, { retryLimit: 100 })
+  for (const kind of JOB_KINDS) {
+    await boss.createQueue(kind, {
+      retryLimit: TRIES - 1,
+      retryDelay: 1,
+      retryBackoff: true,
+      expireInSeconds: ATTEMPT_HOURS * 3600,
+      heartbeatSeconds: LEASE_SECONDS,
+      deadLetter: DEAD_LETTERS,
+    })
   }
 }
 

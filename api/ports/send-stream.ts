@@ -1,12 +1,13 @@
 import type { ServerResponse } from 'node:http'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import type { Log } from './log.ts'
 import { write } from './send-file.ts'
 
 /**
  * Sends a stream, and asks for a chunk only when the socket has taken over the one before. A failure cuts the answer off,
  * which has begun, and goes to the log; a client that leaves cancels the stream.
  */
-export async function sendStream(stream: ReadableStream<Uint8Array>, response: ServerResponse): Promise<void> {
+export async function sendStream(stream: ReadableStream<Uint8Array>, response: ServerResponse, log: Log): Promise<void> {
   const reader = stream.getReader()
   const onClose = () => void reader.cancel(new Error('the client went away')).catch(() => {})
   response.once('close', onClose)
@@ -19,7 +20,7 @@ export async function sendStream(stream: ReadableStream<Uint8Array>, response: S
     }
     if (!response.destroyed) response.end()
   } catch (error) {
-    if (isReading && !response.destroyed) console.error(error)
+    if (isReading && !response.destroyed) log.error({ err: error }, 'An answer was cut off')
     response.destroy(error as Error)
     await reader.cancel(error).catch(() => {})
   } finally {

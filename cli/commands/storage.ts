@@ -9,7 +9,7 @@ export function addStorage(program: Command): void {
   const command = addCommand(program, 'storage <derivation>', 'keep the changed tensors of a merged model, or compute them for every fetch')
     .addArgument(new Argument('<storage>', 'how it is kept from now on').choices(['computed', 'materialised']))
     .addHelpText('after', `
-Its bytes stay the same. "computed" frees the space at once; "materialised" runs the merge again and keeps what it gives.
+Its bytes stay the same. "computed" frees the space with the next garbage collection; "materialised" runs the merge again and keeps what it gives.
 It is for who may publish to the organization of the target.
 
 Example:

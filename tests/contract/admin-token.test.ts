@@ -29,7 +29,7 @@ it('whoever may use the data folder or the database replaces a lost administrato
     await expect(newAdminToken(registry)).rejects.toMatchObject({ code: 1, stderr: expect.stringContaining(`process ${process.pid}`) })
     await running.close()
     const token = await work()
-    running = await startServer(registry.config, { onFatal() {} })
+    running = await startServer(registry.config, { log: registry.server.dependencies.log, onFatal() {} })
     expect(running.bootstrapToken).toBeNull()
     return token
   }

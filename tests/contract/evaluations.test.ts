@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { eq } from 'drizzle-orm'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { audit, blobs } from '../../db/schema.ts'
-import { removeUnreachableBlobs } from '../../api/services/blobs/remove-unreachable.ts'
+import { collectGarbage } from '../../api/services/garbage/collect.ts'
 import { sampleModel } from '../../patch/sample-manifests.ts'
 import { ROOT } from '../setup/registry.ts'
 import { fileList, newOrganization, newToken, newUser, publish, putFiles, runIngest, sha256, startTestRegistry, upload, type Answer, type Files, type TestRegistry } from './harness.ts'
@@ -108,7 +108,7 @@ describe('an evaluation', () => {
     const actions = await registry.server.dependencies.db.select({ action: audit.action }).from(audit).where(eq(audit.subject, params.id))
     expect(actions.map(({ action }) => action).sort()).toEqual(['evaluation.measure', 'evaluation.request'])
 
-    await removeUnreachableBlobs({ ctx: registry.server.dependencies })
+    await collectGarbage({ ctx: registry.server.dependencies, input: { graceSeconds: 0 } })
     const [path, text] = Object.entries(SAMPLES)[0]!
     const file = await fetch(`${registry.url}/v1/evaluations/${params.id}/files/${path}`, { headers: { Range: 'bytes=0-19' } })
     expect([file.status, await file.text(), file.headers.get('cache-control')]).toEqual([206, text.slice(0, 20), 'public, max-age=31536000, immutable'])

@@ -6,7 +6,8 @@ import { fileURLToPath } from 'node:url'
 import type { RouteConfig } from '@hono/zod-openapi'
 import type { ZodType } from 'zod'
 import { createApp } from '../../api/app.ts'
-import type { ServerConfig } from '../../api/config.ts'
+import { readConfig, type ServerConfig } from '../../api/config.ts'
+import { openServerLog } from '../../api/observability/server-log.ts'
 import type { DirectoryBlobStore } from '../../api/ports/directory-blob-store.ts'
 import { startServer, type RunningServer } from '../../api/start-server.ts'
 import { openPglite } from '../../db/pglite.ts'
@@ -33,6 +34,8 @@ export interface TestRegistry {
   readonly adminToken: string
   readonly server: RunningServer
   readonly config: ServerConfig
+  /** All that the server has logged, line by line. */
+  readonly log: readonly string[]
   /** Sends an operation of openapi.yaml and parses the answer with the schema of its status: an answer that the route does not declare fails the test. */
   call(operationId: string, call?: Call): Promise<Answer>
   /** The same, where the operation must succeed. */
@@ -47,12 +50,14 @@ export async function startTestRegistry(options: Partial<ServerConfig> = {}): Pr
   const data = options.data ?? (await mkdtemp(join(tmpdir(), 'portllm-test-')))
   const postgres = ENGINE === 'postgres' && options.databaseUrl === undefined ? await startPostgres() : null
   if (ENGINE === 'pglite') await copyTemplate(join(data, 'database'))
-  const config: ServerConfig = { data, host: '127.0.0.1', port: 0, databaseUrl: await postgres?.createDatabase(), s3: undefined, publicUrl: undefined, startRunners: false, ...options }
-  const server = await startServer(config, { onFatal: (error) => { throw error } })
-  return registryOf(server, config, postgres)
+  const config: ServerConfig = { ...readConfig({}, {}), data, port: 0, databaseUrl: await postgres?.createDatabase(), startRunners: false, graceSeconds: 5, ...options }
+  const lines: string[] = []
+  const log = await openServerLog(config, { write: (line) => void lines.push(line) })
+  const server = await startServer(config, { log, onFatal: (error) => { throw error } })
+  return registryOf(server, config, postgres, lines)
 }
 
-function registryOf(server: RunningServer, config: ServerConfig, postgres: TestPostgres | null): TestRegistry {
+function registryOf(server: RunningServer, config: ServerConfig, postgres: TestPostgres | null, log: string[]): TestRegistry {
   const adminToken = server.bootstrapToken!
   const call = (operationId: string, input: Call = {}) => send(server.url, operationId, input.token === undefined ? { ...input, token: adminToken } : input)
   return {
@@ -61,6 +66,7 @@ function registryOf(server: RunningServer, config: ServerConfig, postgres: TestP
     adminToken,
     server,
     config,
+    log,
     call,
     async ok(operationId, input) {
       const answer = await call(operationId, input)

@@ -3,7 +3,7 @@ import { mkdtemp, rm, stat } from 'node:fs/promises'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import packageJson from '../../package.json' with { type: 'json' }
 import { startServer } from '../../api/start-server.ts'
 import { ROOT } from '../setup/registry.ts'
@@ -74,15 +74,14 @@ describe('the registry', () => {
     const { queue } = registry.server.dependencies
     const claim = queue.claim
     Object.assign(queue, { claim: async () => { throw new Error('secret inner words') } })
-    const log = vi.spyOn(console, 'error').mockImplementation(() => {})
     try {
       const token = (await registry.ok('createToken', { body: { name: 'r', scopes: ['runner'] } })).token
       const { status, body } = await registry.call('claimJob', { token, body: { kinds: ['ingest'], runner: { name: 'x' } } })
       expect([status, body.error.code]).toEqual([500, 'internal'])
       expect(JSON.stringify(body)).not.toContain('secret')
-      expect(log.mock.calls.flat().join()).toContain(body.error.requestId)
+      const [line] = registry.log.filter((text) => text.includes('secret inner words')).map((text) => JSON.parse(text))
+      expect(line).toMatchObject({ level: 'error', requestId: body.error.requestId, method: 'POST', path: '/v1/runner/claim' })
     } finally {
-      log.mockRestore()
       Object.assign(queue, { claim })
     }
   })
@@ -94,7 +93,7 @@ describe('the registry', () => {
   })
 
   it('lets no second server at the same data folder', async () => {
-    await expect(startServer({ ...registry.config, port: 0 }, { onFatal() {} })).rejects.toThrow(new RegExp(`process ${process.pid}.*${registry.data}.*--data`, 's'))
+    await expect(startServer({ ...registry.config, port: 0 }, { log: registry.server.dependencies.log, onFatal() {} })).rejects.toThrow(new RegExp(`process ${process.pid}.*${registry.data}.*--data`, 's'))
     expect((await registry.call('getHealth')).status).toBe(200)
   })
 

@@ -1,10 +1,12 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { and, eq, like } from 'drizzle-orm'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { audit, changedTensors } from '../../db/schema.ts'
 import { blobKey } from '../../api/ports/blob-store.ts'
+import { collectGarbage } from '../../api/services/garbage/collect.ts'
 import { ROOT } from '../setup/registry.ts'
 import { blobStore, newOrganization, newToken, newUser, sha256, startTestRegistry, upload, type TestRegistry } from './harness.ts'
 
@@ -96,6 +98,10 @@ describe('a computed merged model', () => {
     expect(rows.map(({ blob }) => `sha256:${blob}`)).toEqual(rows.map(({ digest }) => digest))
     const evicted = await setStorage(view.id, 'computed')
     expect([evicted.status, evicted.body.storage, evicted.body.storedBytes]).toEqual([200, 'computed', view.storedBytes])
+    // Readers that have begun, and backups, still find them for the grace period.
+    await collectGarbage({ ctx: registry.server.dependencies })
+    for (const { blob, length } of rows) expect(await blobStore(registry).size(blobKey(blob!))).toBe(length)
+    await collectGarbage({ ctx: registry.server.dependencies, input: { graceSeconds: 0 } })
     for (const { blob } of rows) expect(await blobStore(registry).size(blobKey(blob!))).toBe(null)
 
     const changed = view.files.filter((file: any) => file.changed).map(({ path }: any) => path)
@@ -143,6 +149,26 @@ describe('a computed merged model', () => {
     expect(sha256(Buffer.concat(parts))).toBe(sha256(await getBytes(view.id, path)))
   })
 
+  it('keeps its headers and tensors while garbage is collected all the while', async () => {
+    const { dependencies } = registry.server
+    const { putBlob } = dependencies.blobs
+    Object.assign(dependencies.blobs, { putBlob: async (...header: Parameters<typeof putBlob>) => { await putBlob(...header); await sleep(100) } })
+    let ended = false
+    const collecting = (async () => { while (!ended) await collectGarbage({ ctx: dependencies, input: { graceSeconds: 0 } }) })()
+    try {
+      for (const [weight, storage] of [[0.9375, 'materialised'], [0.96875, 'computed']] as const) {
+        const view = await merged(weight, storage)
+        const bytes = await getAll(view)
+        const { tensors } = await registry.ok('getDerivationManifest', { params: { id: view.id } })
+        for (const { name, file, offset, length, digest } of tensors) expect(`sha256:${sha256(bytes.get(file)!.subarray(offset, offset + length))}`, name).toBe(digest)
+      }
+    } finally {
+      ended = true
+      await collecting
+      Object.assign(dependencies.blobs, { putBlob })
+    }
+  })
+
   it('stays readable while it is evicted under an answer that has begun', async () => {
     const view = await merged(0.625, 'materialised')
     const { path, size } = view.files.find((file: any) => file.changed)
@@ -152,6 +178,7 @@ describe('a computed merged model', () => {
     const reader = body!.getReader()
     chunks.push((await reader.read()).value!)
     await setStorage(view.id, 'computed')
+    await collectGarbage({ ctx: registry.server.dependencies, input: { graceSeconds: 0 } })
     for (let next = await reader.read(); !next.done; next = await reader.read()) chunks.push(next.value)
     expect([chunks.reduce((sum, { length }) => sum + length, 0), sha256(Buffer.concat(chunks))]).toEqual([size, expected])
   })

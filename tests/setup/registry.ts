@@ -15,7 +15,7 @@ export interface Registry {
 
 /** Starts the registry on an empty data folder, or with the `token` of an earlier start, and waits until it tells its address and its first token. */
 export function startRegistry(data: string, { port = '0', environment = {}, token = null }: { port?: string; environment?: Record<string, string>; token?: string | null } = {}): Promise<Registry> {
-  const child = spawn('node', [`${ROOT}api/server.ts`, '--data', data, '--port', port, '--json'], { stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, ...environment } })
+  const child = spawn('node', [`${ROOT}api/server.ts`, '--data', data, '--port', port, '--json'], { stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, PORTLLM_LOG_LEVEL: 'warn', ...environment } })
   const stop = () => new Promise<void>((resolve) => {
     if (child.exitCode !== null || child.signalCode !== null) return resolve()
     child.once('exit', () => resolve())

@@ -28,7 +28,7 @@ export async function answerFile(c: Context<AppEnv>, file: FoundFile): Promise<R
   const body = await openFile({ ctx, file, range, reuse: outgoing !== undefined })
   if (outgoing === undefined) return new Response(body, { status: answer.status, headers })
   outgoing.writeHead(answer.status, { ...headers, 'X-Request-Id': c.var.requestId })
-  await sendStream(body, outgoing)
+  await sendStream(body, outgoing, ctx.log)
   return alreadySent()
 }
 

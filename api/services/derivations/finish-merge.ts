@@ -10,7 +10,6 @@ import { ApiError } from '../../errors.ts'
 import type { Attempt } from '../../ports/job-queue.ts'
 import { recordAudit } from '../audit/record.ts'
 import { lockBlobs } from '../blobs/lock.ts'
-import { promoteStaged } from '../blobs/promote.ts'
 import { releaseEvaluations } from '../evaluations/release.ts'
 import type { JobRow } from '../jobs/job-view.ts'
 import { outputKey, storesTensors } from '../runner/merge-spec.ts'
@@ -80,7 +79,6 @@ export async function prepareMerge({ ctx, attempt, result }: { ctx: RequestConte
   const untied = plan.untied && (await readUntiedTexts({ ...stored, untied: plan.untied }))
   const layout = await layoutMerge({ derivationId, target: plan.target, extents: plan.targetExtents, metadata, changed, untied })
   const headers = layout.files.flatMap((file) => (file.changed ? [{ path: file.path, bytes: file.header, sha256: createHash('sha256').update(file.header).digest('hex') }] : []))
-  for (const { sha256, bytes } of headers) await ctx.blobs.putBlob(sha256, bytes)
   return { outputs, made: { layout, headers, result } }
 }
 
@@ -115,7 +113,8 @@ export async function finishMerge({ ctx, tx, job, prepared: { outputs, made } }:
   const blobs = outputs.flatMap(({ size, stored }) => (stored === null ? [] : [{ ...stored, size }]))
   const headers = (made?.headers ?? []).map(({ sha256, bytes }) => ({ sha256, size: bytes.length }))
   await lockBlobs(tx, [...blobs, ...headers])
-  await promoteStaged(ctx.blobs, blobs)
+  for (const { key, sha256, size } of blobs) await ctx.blobs.promote(key, { sha256, size })
+  for (const { sha256, bytes } of made?.headers ?? []) await ctx.blobs.putBlob(sha256, bytes)
   if (made === null) {
     await keepTensors({ ctx, tx, job, outputs })
     return { released: 0 }

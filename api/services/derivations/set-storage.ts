@@ -6,7 +6,7 @@ import type { RequestContext } from '../../context.ts'
 import { ApiError } from '../../errors.ts'
 import { recordAudit } from '../audit/record.ts'
 import { assertMayPublish } from '../authorization/authorize.ts'
-import { removeUnreachableBlobs } from '../blobs/remove-unreachable.ts'
+import { releaseBlobs } from '../blobs/release.ts'
 import { enqueueJob } from '../jobs/enqueue.ts'
 import { inTransaction } from '../transaction.ts'
 import { findVisibleDerivation } from './find-visible.ts'
@@ -15,7 +15,7 @@ import { ASKED_FOR, assertComputable, servingObstacle } from './storage.ts'
 
 /**
  * Has the changed tensors of a merged model computed from now on, or a job keep them: for who may publish to the target's
- * organization, whose space it is. Its bytes stay the same. Throws `wrong_state` where it is not ready, or its job runs.
+ * organization, whose space it is, which garbage collection frees. Its bytes stay the same. Throws `wrong_state` where it is not ready, or its job runs.
  */
 export async function setStorage({ ctx, input }: { ctx: RequestContext; input: { id: string; storage: MergeStorage } }): Promise<void> {
   const { id } = await findVisibleDerivation({ ctx, id: input.id })
@@ -27,19 +27,18 @@ export async function setStorage({ ctx, input }: { ctx: RequestContext; input: {
 
 async function evict(ctx: RequestContext, id: string, organizationId: string): Promise<void> {
   const obstacle = await servingObstacle(ctx)
-  const evicted = await inTransaction(ctx, async (tx) => {
+  await inTransaction(ctx, async (tx) => {
     const { storage, jobIsOpen } = await lockReady(tx, id)
     if (jobIsOpen) throw new ApiError('wrong_state', `A job is materialising the merged model ${id}. Wait for it, then ask again.`)
-    if (storage === 'computed') return []
+    if (storage === 'computed') return
     assertComputable((await planMerge({ db: tx, derivationId: id })).changed, obstacle)
     const kept = and(eq(changedTensors.derivationId, id), isNotNull(changedTensors.blob))
     const blobs = (await tx.select({ blob: changedTensors.blob }).from(changedTensors).where(kept)).map(({ blob }) => blob!)
     await tx.update(changedTensors).set({ blob: null }).where(kept)
+    await releaseBlobs(tx, blobs)
     await tx.update(derivations).set({ storage: 'computed', storageReason: ASKED_FOR }).where(eq(derivations.id, id))
     await recordAudit({ ctx, tx, entry: { organizationId, action: 'derivation.evict', subject: id, before: { storage }, after: { storage: 'computed' } } })
-    return blobs
   })
-  await removeUnreachableBlobs({ ctx, among: evicted })
 }
 
 async function materialise(ctx: RequestContext, id: string, organizationId: string): Promise<void> {

@@ -5,9 +5,12 @@ import { hasEnded } from './wait.ts'
 
 const POLL_MS = 200
 
-/** The job whenever it has changed, to its end. Visibility is checked at every look, so a right that is taken away ends it. */
+/**
+ * The job whenever it has changed, to its end. Visibility is checked at every look, so a right that is taken away ends it;
+ * so does the end of this server, and whoever watches asks another.
+ */
 export async function* watchJob({ ctx, input, signal }: { ctx: RequestContext; input: { id: string }; signal: AbortSignal }): AsyncGenerator<JobView> {
-  for (let last = ''; !signal.aborted; ) {
+  for (let last = ''; !signal.aborted && !ctx.stopping?.aborted; ) {
     const job = await findJob({ ctx, input })
     const text = JSON.stringify(job)
     if (text !== last) yield job

@@ -28,7 +28,7 @@ export interface ClaimedJob {
   spec: IngestSpec | MergeSpec | AnalyzeSpec | EvaluateSpec | FinetuneJobSpec | EvolveJobSpec
 }
 
-/** The next job of one of the kinds, waiting up to `waitSeconds` for one; null when there is none. */
+/** The next job of one of the kinds, waiting up to `waitSeconds` for one; null when there is none, or this server is about to end. */
 export async function claimJob({ ctx, input, signal }: {
   ctx: RequestContext
   input: { kinds: readonly JobKind[]; waitSeconds: number }
@@ -36,7 +36,7 @@ export async function claimJob({ ctx, input, signal }: {
 }): Promise<ClaimedJob | null> {
   assertMayRunJobs(ctx.principal)
   const deadline = Date.now() + input.waitSeconds * 1000
-  while (!signal.aborted) {
+  while (!signal.aborted && !ctx.stopping?.aborted) {
     const attempt = await ctx.queue.claim(input.kinds)
     if (attempt !== null) {
       const claimed = await start(ctx, attempt)
@@ -62,7 +62,7 @@ async function start(ctx: RequestContext, attempt: Attempt): Promise<ClaimedJob 
     return { job: { id: job.id, kind: attempt.kind, attempt: job.attempt }, token, leaseSeconds: LEASE_SECONDS, spec }
   } catch (error) {
     // What cannot even be described would block the queue: it fails like any other attempt, and is tried again.
-    console.error(error)
+    ctx.log.error({ jobId: attempt.jobId, err: error }, 'A job could not be prepared')
     await failAttempt({ ctx, attempt, failure: { code: 'internal', message: 'The registry could not prepare the job; its log says why.', retryable: true } })
     return null
   }

@@ -5,7 +5,6 @@ import type { FinetuneSpec } from '../../../patch/training.ts'
 import type { RequestContext } from '../../context.ts'
 import { ApiError } from '../../errors.ts'
 import { assertMayPublish } from '../authorization/authorize.ts'
-import { discardStaged } from '../blobs/discard.ts'
 import { findJobView, type JobView } from '../jobs/job-view.ts'
 import { findDataOwner } from '../organizations/find-data-owner.ts'
 import { findOrganization } from '../organizations/find.ts'
@@ -41,7 +40,7 @@ export async function requestFinetune({ ctx, input }: { ctx: RequestContext; inp
     await settle()
     return { reference: subject.reference, jobId: job.id, discard }
   })
-  await discardStaged(ctx.blobs, discard)
+  for (const key of discard) await ctx.blobs.discard(key)
   ctx.launcher.wake(['finetune'])
   return { reference, job: (await findJobView(ctx.db, eq(jobs.id, jobId)))! }
 }
