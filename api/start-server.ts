@@ -49,7 +49,7 @@ export interface RunningServer {
 }
 
 /** How often lost jobs are ended and waiting ones given a runner. */
-export const REAP_MS = 5_000
+const REAP_MS = 5_000
 
 /** How often it is asked whether garbage collection is due. */
 const COLLECT_MS = 3600_000

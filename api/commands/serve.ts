@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import { readConfig, type ServerOptions } from '../config.ts'
+import { endOnSignal } from '../end-on-signal.ts'
 import { newAdminToken } from '../new-admin-token.ts'
 import { openServerLog } from '../observability/server-log.ts'
 import { startServer, type RunningServer } from '../start-server.ts'
@@ -34,16 +35,7 @@ async function serve({ runners, json, checkConfig: isCheck, newAdminToken: isTok
       process.exit(1)
     },
   })
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    // A second signal ends the process at once.
-    process.once(signal, () => void starting.then((server) => server.close()).then(
-      () => process.exit(0),
-      (err: unknown) => {
-        log.fatal({ err }, 'The server did not end well')
-        process.exit(1)
-      },
-    ))
-  }
+  endOnSignal(starting, log)
   showReady(await starting, config.data, json === true)
 }
 

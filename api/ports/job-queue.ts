@@ -19,6 +19,13 @@ export interface Attempt {
   readonly retryCount: number
 }
 
+export interface DeadJob {
+  /** Id of the row in `jobs`. */
+  readonly jobId: string
+  /** Of the message that tells of it. */
+  readonly letterId: string
+}
+
 /** Jobs wait here in the same database, and are enqueued and settled in the caller's transaction. */
 export interface JobQueue {
   enqueue(tx: Database, job: { kind: JobKind; jobId: string }): Promise<{ queueId: string }>
@@ -30,6 +37,8 @@ export interface JobQueue {
   complete(tx: Database, attempt: Attempt): Promise<boolean>
   /** `retry: false` ends the job for good. `willRetry` tells whether another attempt follows. */
   fail(tx: Database, attempt: Attempt, failure: { retry: boolean }): Promise<{ held: boolean; willRetry: boolean }>
-  /** Jobs whose last attempt was lost without a word: the caller marks them failed. Each is told once. */
-  takeDead(): Promise<string[]>
+  /** Jobs whose last attempt was lost without a word: the caller marks them failed. Each is told to one caller, and again later unless it is settled. */
+  takeDead(): Promise<DeadJob[]>
+  /** In the transaction that marks it failed. */
+  settleDead(tx: Database, dead: DeadJob): Promise<void>
 }

@@ -83,8 +83,10 @@ function jobQueue(boss: () => PgBoss): JobQueue {
     },
     async takeDead() {
       const dead = await boss().fetch<QueuedJob>(DEAD_LETTERS, { batchSize: 100 })
-      if (dead.length > 0) await boss().complete(DEAD_LETTERS, dead.map((job) => job.id))
-      return dead.map((job) => job.data.jobId)
+      return dead.map((job) => ({ jobId: job.data.jobId, letterId: job.id }))
+    },
+    async settleDead(tx, { letterId }) {
+      await boss().complete(DEAD_LETTERS, letterId, null, { db: within(tx) })
     },
   }
 }

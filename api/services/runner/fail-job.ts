@@ -23,7 +23,7 @@ export async function failAttempt({ ctx, attempt, failure }: { ctx: RequestConte
 }
 
 /** Ends a job for good. What waited for it can be asked for again, which makes a new job. */
-export async function endFailed(ctx: RequestContext, tx: Database, job: JobRow, failure: JobFailure): Promise<void> {
+export async function endFailed(ctx: Pick<RequestContext, 'clock' | 'principal' | 'requestId'>, tx: Database, job: JobRow, failure: JobFailure): Promise<void> {
   await tx.update(jobs).set({ state: 'failed', failure, endedAt: ctx.clock.now() }).where(eq(jobs.id, job.id))
   // A merged model that is ready stays so: only its materialising has failed.
   if (job.derivationId !== null) await tx.update(derivations).set({ state: 'failed' }).where(and(eq(derivations.id, job.derivationId), eq(derivations.state, 'queued')))
