@@ -73,6 +73,8 @@ export interface BlobStore {
 }
 
 export interface OpenBlob {
+  /** Its descriptor, where it is a file of this machine. */
+  readonly file?: number
   /** Fills `into` from `position` on. Rejects where the object ends before. */
   read(into: Uint8Array, position: number): Promise<void>
   /** No read may be running. */

@@ -104,6 +104,7 @@ export function createDirectoryBlobStore({ folder, publicUrl, key: secret, clock
     async open(key) {
       const handle = await openObject(key)
       return {
+        file: handle.fd,
         read: (into, position) => readFully(handle, into, position),
         close: () => handle.close(),
       }

@@ -1,3 +1,6 @@
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
@@ -23,6 +26,16 @@ class OneBlob {
     return { blob: 'one', offset, length: bytes.length }
   }
 
+  #file: number | undefined
+
+  /** From now on the blob is a file too, as it is in a folder. */
+  intoFile(): Disposable {
+    const folder = mkdtempSync(join(tmpdir(), 'portllm-merger-'))
+    writeFileSync(join(folder, 'one'), this.#bytes)
+    const file = (this.#file = openSync(join(folder, 'one'), 'r'))
+    return { [Symbol.dispose]: () => { closeSync(file); rmSync(folder, { recursive: true }) } }
+  }
+
   readonly store: Pick<BlobStore, 'open'> = {
     open: async (key) => {
       if (key !== blobKey('one')) throw new BlobMissingError(key)
@@ -30,6 +43,7 @@ class OneBlob {
       this.seen.open++
       let open = true
       return {
+        ...(this.#file !== undefined && { file: this.#file }),
         read: async (into, position) => {
           await turn()
           if (!open) throw new Error('read after close')
@@ -108,8 +122,9 @@ const part = fc.oneof(
 const tensors = fc.tuple(small(rowWise), fc.array(part, { maxLength: 2 })).map(([one, more]) => [one, ...more])
 
 it('gives the bytes of the whole merge for every range, whatever the kinds, dtypes, blocks and tiles', async () => {
-  await fc.assert(fc.asyncProperty(tensors, fc.integer({ min: 1, max: 3000 }), fc.array(fc.tuple(fc.nat(), fc.nat()), { minLength: 1, maxLength: 4 }), async (parts, tileBytes, ranges) => {
+  await fc.assert(fc.asyncProperty(tensors, fc.integer({ min: 1, max: 3000 }), fc.array(fc.tuple(fc.nat(), fc.nat()), { minLength: 1, maxLength: 4 }), fc.boolean(), async (parts, tileBytes, ranges, isFile) => {
     const made = make(parts)
+    using _file = isFile ? made.blob.intoFile() : null
     const read = reader(made, tileBytes)
     await Promise.all(ranges.map(async ([a, b]) => {
       const { length } = made.expected

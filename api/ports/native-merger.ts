@@ -8,7 +8,7 @@ import { PinnedCache } from './pinned-cache.ts'
 import type { LocatedBytes, LocatedTensor, TensorMerger } from './tensor-merger.ts'
 
 /** Bytes merged at once: large enough that what surrounds a call does not show, small enough to stay in the cache. */
-const TILE_BYTES = 256 * 1024
+const TILE_BYTES = 1024 * 1024
 /** Tiles that one answer has ready, or in the making, beside the one that is being sent. */
 const TILES_AHEAD = 2
 /** What is being computed for all answers: tiles, and factors on their way. It is held no longer than the computing takes. */
@@ -16,11 +16,11 @@ const COMPUTING_BYTES = 8 * 1024 * 1024
 /** The most tiles at once; the foreign-function interface takes no more than 64 calls at a time. */
 const MAX_COMPUTING = 8
 /** What lies ready for all answers. Who gets none of it computes a tile only when it is asked for: a client that stops reading holds up nobody. */
-const AHEAD_BYTES = 3 * 1024 * 1024
+const AHEAD_BYTES = 4 * 1024 * 1024
 /** Packed factors that are kept for the next tile, or the next answer. */
 const PACKED_BYTES = 8 * 1024 * 1024
 /** Tiles that wait to be used again; the memory of those beyond is given back. */
-const MAX_FREE = 16
+const MAX_FREE = 8
 /** Derivations whose tensors stay located. */
 const LOCATED = 16
 
@@ -111,8 +111,10 @@ export function createNativeMerger(blobs: Pick<BlobStore, 'open'>, { tileBytes =
           if (!open || signal.aborted) throw signal.reason ?? new Error('the answer was cancelled')
           const buffer = (reuse && length <= tileBytes && free.pop()) || allocate(reuse ? Math.max(length, tileBytes) : length)
           const rows = buffer.subarray(0, length)
-          await source.read(rows, tensor.source.offset + first * rowBytes)
-          await merge.mergeRows(first, count, rows, readBlob)
+          if (source.file === undefined || !(await merge.mergeFileRows(first, count, source.file, tensor.source.offset, rows, readBlob))) {
+            await source.read(rows, tensor.source.offset + first * rowBytes)
+            await merge.mergeRows(first, count, rows, readBlob)
+          }
           return { buffer, bytes: rows.subarray(Math.max(0, start - first * rowBytes), Math.min(length, end - first * rowBytes)) }
         })
       } finally {

@@ -1,5 +1,8 @@
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import fc from 'fast-check'
-import { describe, expect, test } from 'vitest'
+import { afterAll, describe, expect, test } from 'vitest'
 import { TARGET_DTYPES } from '../../patch/dtype.ts'
 import { loadCore, type Core } from './core.ts'
 import { openLibrary, PATHS, type CorePath } from './library.ts'
@@ -260,6 +263,65 @@ test('any cuts of the rows, other ones for measuring, give the same bytes and fi
     expect(tensor.finish()).toEqual(expected.figures)
   }), { numRuns: 200 })
 }, 60_000)
+
+describe('rows that are read from a file', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'portllm-core-'))
+  const path = join(folder, 'w')
+  afterAll(() => rmSync(folder, { recursive: true }))
+
+  /** With one thread, from a file in which W begins at an odd byte. */
+  async function fromFile(merge: RandomMerge, processorPath: CorePath, cuts: readonly number[]) {
+    const { rows } = merge.spec
+    writeFileSync(path, Buffer.concat([Buffer.from('other'), merge.reference.w]))
+    const file = openSync(path, 'r')
+    const tensor = (await loadCore({ path: processorPath, threads: 2 })).tensor(merge.spec)
+    try {
+      if (tensor.measures) await tensor.measureRows(0, rows, merge.reference.w)
+      const out = new Uint8Array(merge.reference.w.length)
+      const rowBytes = out.length / rows
+      for (const [index, first] of cuts.entries()) {
+        const end = cuts[index + 1] ?? rows
+        const slice = (bytes: Uint8Array) => bytes.subarray((first * bytes.length) / rows, (end * bytes.length) / rows)
+        await tensor.mergeFileRows(first, end - first, file, 5 + first * rowBytes, slice(out), merge.operands.map(slice))
+      }
+      return { out, figures: tensor.finish() }
+    } finally {
+      closeSync(file)
+    }
+  }
+
+  test('come out as those that are given, figures included', async () => {
+    await fc.assert(fc.asyncProperty(cases(), fc.uniqueArray(fc.nat(22), { maxLength: 4 }), fc.constantFrom(...paths), async (spec, at, processorPath) => {
+      const merge = build(spec)
+      const { out, figures } = await mergeAll(await loadCore({ path: processorPath }), merge)
+      const actual = await fromFile(merge, processorPath, [0, ...at.filter((row) => row > 0 && row < spec.rows).sort((a, b) => a - b)])
+      expect(Buffer.from(actual.out).equals(out)).toBe(true)
+      expect(actual.figures).toEqual(figures)
+    }), { numRuns: 100 })
+  }, 60_000)
+
+  test('so too where they are read in many turns, from a row that is no multiple of four on', async () => {
+    for (const processorPath of paths.filter((one) => one !== 'scalar')) {
+      const merge = build({ ...ORDINARY, kinds: ['product', 'dora-rows', 'dense', 'delta'], rows: 403, cols: 1000, ranks: [3] })
+      const { out } = await mergeAll(await loadCore({ path: processorPath }), merge)
+      expect(Buffer.from((await fromFile(merge, processorPath, [0, 1, 6])).out).equals(out)).toBe(true)
+    }
+  })
+
+  test('are an error where the file ends before, or is none', async () => {
+    const merge = build({ ...ORDINARY, rows: 8, cols: 8 })
+    writeFileSync(path, merge.reference.w)
+    const file = openSync(path, 'r')
+    const tensor = (await loadCore()).tensor(merge.spec)
+    const out = new Uint8Array(128)
+    await expect(tensor.mergeFileRows(0, 8, file, 1, out)).rejects.toMatchObject({ status: 'io', message: 'the file ended while W was read' })
+    await expect(tensor.mergeFileRows(1, 8, file, 0, out)).rejects.toThrow(/outside the tensor's 8 rows/)
+    await expect(tensor.mergeFileRows(0, 8, file, 0, out.subarray(1))).rejects.toThrow(/8 rows take 128 bytes/)
+    closeSync(file)
+    await expect(tensor.mergeFileRows(0, 8, -1, 0, out)).rejects.toMatchObject({ status: 'io', message: 'reading W: Bad file descriptor' })
+    tensor.finish()
+  })
+})
 
 test('a tensor in blocks of rows gives the bytes of the whole', async () => {
   const core = await loadCore()

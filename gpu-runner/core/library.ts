@@ -57,6 +57,8 @@ export interface Library {
   measures(tensor: TensorHandle): boolean
   measure(tensor: TensorHandle, path: CorePath, threads: number, firstRow: number, rowCount: number, w: Uint8Array): Promise<void>
   merge(tensor: TensorHandle, path: CorePath, threads: number, figures: FiguresKept, firstRow: number, rowCount: number, w: Uint8Array, out: Uint8Array, operands?: readonly Uint8Array[]): Promise<void>
+  /** The same by the calling thread, W being read from byte `offset` of the open file. */
+  mergeFile(tensor: TensorHandle, path: CorePath, figures: FiguresKept, firstRow: number, rowCount: number, file: number, offset: number, out: Uint8Array, operands?: readonly Uint8Array[]): Promise<void>
   figures(tensor: TensorHandle): { patchNorm: number; realisedNorm: number; residualNorm: number; nonFinite: number }
   free(tensor: TensorHandle): void
   countNonFinite(bytes: Uint8Array, dtype: number): Promise<number>
@@ -139,6 +141,7 @@ function bind(file: string): Library {
   const measures = handle.func('portllm_tensor_measures', 'int32_t', [tensorPointer])
   const measure = failing('portllm_tensor_measure', [tensorPointer, 'int32_t', 'uint32_t', 'uint64_t', 'uint64_t', memory, 'uint64_t'])
   const merge = failing('portllm_tensor_merge', [tensorPointer, 'int32_t', 'uint32_t', 'int32_t', 'uint64_t', 'uint64_t', memory, 'uint64_t', memory, 'uint64_t', bytes, 'uint64_t'])
+  const mergeFile = failing('portllm_tensor_merge_file', [tensorPointer, 'int32_t', 'int32_t', 'uint64_t', 'uint64_t', 'int32_t', 'uint64_t', memory, 'uint64_t', bytes, 'uint64_t'])
   const figures = failing('portllm_tensor_figures', [tensorPointer, memory])
   const free = handle.func('portllm_tensor_free', 'void', [tensorPointer])
   const count = failing('portllm_count_non_finite', [memory, 'uint64_t', 'int32_t', memory])
@@ -173,7 +176,9 @@ function bind(file: string): Library {
     measure: (tensor, path, threads, firstRow, rowCount, w) => call(measure, [tensor, PATHS[path], threads, firstRow, rowCount, w, w.byteLength]),
     merge: (tensor, path, threads, figuresKept, firstRow, rowCount, w, out, operands = []) =>
       call(merge, [tensor, PATHS[path], threads, KEPT[figuresKept], firstRow, rowCount, w, w.byteLength, out, out.byteLength,
-        operands.map((operand) => ({ bytes: operand, size: operand.byteLength })), operands.length]),
+        operands.map(nativeBytes), operands.length]),
+    mergeFile: (tensor, path, figuresKept, firstRow, rowCount, file, offset, out, operands = []) =>
+      call(mergeFile, [tensor, PATHS[path], KEPT[figuresKept], firstRow, rowCount, file, offset, out, out.byteLength, operands.map(nativeBytes), operands.length]),
     figures(tensor) {
       const values = new Float64Array(4)
       callNow(figures, [tensor, values])
@@ -215,6 +220,10 @@ function bind(file: string): Library {
     copyMemory: (out, from, threads) => callPlain(copy, [out, from, Math.min(out.byteLength, from.byteLength), threads]).then(() => undefined),
     fmaRate: (path, threads) => callPlain(fmaRate, [PATHS[path], threads]) as Promise<number>,
   }
+}
+
+function nativeBytes(bytes: Uint8Array) {
+  return { bytes, size: bytes.byteLength }
 }
 
 function nativeMatrix({ bytes, dtype, offset, strides }: NativeMatrix) {

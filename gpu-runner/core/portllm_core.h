@@ -122,6 +122,15 @@ PORTLLM_EXPORT int32_t portllm_tensor_merge(portllm_tensor *tensor, int32_t path
                                             uint64_t out_bytes, const portllm_bytes *operands,
                                             uint64_t operand_count, char *message, size_t message_size);
 
+/*
+ * The same, W being read from `file` at byte `offset`, by the calling thread: for rows that are to be sent. `out` holds
+ * anything where it fails. Beside what portllm_tensor_merge says: PORTLLM_IO.
+ */
+PORTLLM_EXPORT int32_t portllm_tensor_merge_file(portllm_tensor *tensor, int32_t path, int32_t figures, uint64_t first_row,
+                                                 uint64_t row_count, int32_t file, uint64_t offset, void *out,
+                                                 uint64_t out_bytes, const portllm_bytes *operands,
+                                                 uint64_t operand_count, char *message, size_t message_size);
+
 /* 1 where `path` can merge this tensor: any path of the processor can; CUDA where there are only products and a row fits a slot. */
 PORTLLM_EXPORT int32_t portllm_tensor_supported(const portllm_tensor *tensor, int32_t path);
 

@@ -26,26 +26,14 @@ struct stat status_of(int file, const char *what) {
   return status;
 }
 
-void read_exactly(int file, uint8_t *to, uint64_t size, uint64_t offset) {
-  while (size) {
-    const ssize_t got = pread(file, to, size, static_cast<off_t>(offset));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail(PORTLLM_IO, "reading the header: %s", std::strerror(errno));
-    if (got == 0) fail(PORTLLM_IO, "the file became shorter while its header was read");
-    to += got;
-    size -= static_cast<uint64_t>(got);
-    offset += static_cast<uint64_t>(got);
-  }
-}
-
 uint64_t size_of(int file) { return static_cast<uint64_t>(status_of(file, "the source").st_size); }
 
 std::vector<uint8_t> header_bytes_of(int file) {
   const uint64_t size = size_of(file);
   uint8_t first[8] = {};
-  read_exactly(file, first, std::min<uint64_t>(size, sizeof first), 0);
+  read_exactly(file, first, std::min<uint64_t>(size, sizeof first), 0, "its header");
   std::vector<uint8_t> bytes(header_length(first, size, size));
-  read_exactly(file, bytes.data(), bytes.size(), 0);
+  read_exactly(file, bytes.data(), bytes.size(), 0, "its header");
   return bytes;
 }
 
@@ -136,6 +124,18 @@ void check_segments(CheckedOutputs &checked, const portllm_source &source, const
 }
 
 }  // namespace
+
+void read_exactly(int file, uint8_t *to, uint64_t size, uint64_t offset, const char *what) {
+  while (size) {
+    const ssize_t got = pread(file, to, size, static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail(PORTLLM_IO, "reading %s: %s", what, std::strerror(errno));
+    if (got == 0) fail(PORTLLM_IO, "the file ended while %s was read", what);
+    to += got;
+    size -= static_cast<uint64_t>(got);
+    offset += static_cast<uint64_t>(got);
+  }
+}
 
 CheckedOutputs check_outputs(const portllm_output *outputs, uint64_t count, const portllm_operand *operands, uint64_t operand_count) {
   CheckedOutputs checked;

@@ -9,6 +9,9 @@
 
 namespace portllm {
 
+// Fills `to`; fails where the file cannot be read, or ends before. `what` is read, in words.
+void read_exactly(int file, uint8_t *to, uint64_t size, uint64_t offset, const char *what);
+
 // What a call of portllm_write_segments works on, kept alive: the outputs' sources, the tensors of the segments that merge,
 // and the operands' sources.
 struct CheckedOutputs {

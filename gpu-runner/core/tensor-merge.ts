@@ -77,6 +77,8 @@ export interface TensorMerge {
    * threads: the bytes and figures are the same.
    */
   mergeRows(firstRow: number, rowCount: number, w: Uint8Array, out: Uint8Array, operands?: readonly Uint8Array[]): Promise<void>
+  /** The same with one thread, W being read from the open file, where `firstRow` begins at byte `offset`: for rows that are to be sent. */
+  mergeFileRows(firstRow: number, rowCount: number, file: number, offset: number, out: Uint8Array, operands?: readonly Uint8Array[]): Promise<void>
   /** The figures over the rows merged so far, and frees the factors. @throws where a mergeRows is still running. */
   finish(): MergeFigures
 }
@@ -93,6 +95,7 @@ const abandoned = new FinalizationRegistry<() => void>((free) => free())
 export function openTensor({ library, path: wanted, processorPath, threads }: Engine, spec: TensorSpec, { figures = true }: TensorOptions = {}): TensorMerge {
   const handle = packTensor(library, spec)
   const path = library.computes(handle, wanted) ? wanted : processorPath
+  const kept = figures ? 'all' : 'none'
   let running = 0
   let open = true
   const pass = async (name: string, firstRow: number, rowCount: number, body: () => Promise<void>) => {
@@ -111,7 +114,9 @@ export function openTensor({ library, path: wanted, processorPath, threads }: En
     measureRows: (firstRow, rowCount, w) =>
       pass('measureRows', firstRow, rowCount, () => library.measure(handle, path, threads, firstRow, rowCount, w)),
     mergeRows: (firstRow, rowCount, w, out, operands) =>
-      pass('mergeRows', firstRow, rowCount, () => library.merge(handle, path, threads, figures ? 'all' : 'none', firstRow, rowCount, w, out, operands)),
+      pass('mergeRows', firstRow, rowCount, () => library.merge(handle, path, threads, kept, firstRow, rowCount, w, out, operands)),
+    mergeFileRows: (firstRow, rowCount, file, offset, out, operands) =>
+      pass('mergeFileRows', firstRow, rowCount, () => library.mergeFile(handle, path, kept, firstRow, rowCount, file, offset, out, operands)),
     finish() {
       if (!open) throw new CoreError('invalid', 'finish was called before')
       if (running > 0) throw new CoreError('invalid', 'finish while rows are being measured or merged: await that first')

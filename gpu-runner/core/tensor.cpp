@@ -9,6 +9,7 @@
 
 #include "handles.h"
 #include "parallel.h"
+#include "source.h"
 #include "status.h"
 #include "tile_sizes.h"
 
@@ -27,6 +28,79 @@ void check_threads(uint32_t threads) {
 }
 
 bool overlap(const uint8_t *a, uint64_t a_size, const uint8_t *b, uint64_t b_size) { return a < b + b_size && b < a + a_size; }
+
+// Cuts rows [first, first + count) into runs of about `share` rows, between groups of four rows.
+std::vector<uint64_t> row_bounds(uint64_t first, uint64_t count, uint64_t share) {
+  const uint64_t step = std::max<uint64_t>(kTileRows, rounded_up(share, kTileRows));
+  std::vector<uint64_t> bounds{first};
+  while (bounds.back() < first + count) bounds.push_back(std::min(first + count, bounds.back() / kTileRows * kTileRows + step));
+  return bounds;
+}
+
+// A merge of rows whose arguments have been checked; nothing can be added to the tensor any more.
+class Merge {
+ public:
+  const std::shared_ptr<portllm_tensor> tensor;
+
+  Merge(portllm_tensor *handle, int32_t path, int32_t kept, const Rows &asked, uint64_t w_bytes, uint64_t out_bytes, const portllm_bytes *operands,
+        uint64_t operand_count)
+      : tensor(Handles<portllm_tensor>::get(handle, "tensor")), kept_(kept), asked_(asked), operands_(operands) {
+    if (!asked.w || !asked.out) fail(PORTLLM_INVALID, "the rows' memory is null");
+    check_kept(kept);
+    const std::lock_guard<std::mutex> adding(tensor->adding);
+    if (tensor->steps.empty()) fail(PORTLLM_INVALID, "nothing is added to the tensor");
+    check_rows(*tensor, asked.first, asked.count);
+    check_memory(w_bytes, out_bytes, operand_count);
+    on_gpu_ = path == PORTLLM_CUDA && cuda_rows(*tensor) > 0;
+    kernels_ = on_gpu_ ? &kScalarPath : &path_of(path);
+    tensor->seal();
+    if (kept) tensor->keep_figures();
+  }
+
+  bool on_gpu() const { return on_gpu_; }
+  void run_on_gpu() const { cuda_merge(*tensor, kept_, asked_.first, asked_.count, asked_.w, asked_.out); }
+
+  // Rows [begin, end) of those asked for, on the calling thread.
+  void run(uint64_t begin, uint64_t end) const {
+    const uint64_t skipped = begin - asked_.first, offset = skipped * tensor->row_bytes;
+    std::vector<const uint8_t *> at(tensor->operand_dtypes.size());
+    for (size_t k = 0; k < at.size(); k++) at[k] = static_cast<const uint8_t *>(operands_[k].bytes) + skipped * tensor->operand_row_bytes(k);
+    const bool large = asked_.count * tensor->row_bytes >= kLargeBytes;
+    tensor->merge_rows(*kernels_, kept_, large, {begin, end - begin, asked_.w + offset, asked_.out + offset, at.data()});
+  }
+
+ private:
+  void check_memory(uint64_t w_bytes, uint64_t out_bytes, uint64_t operand_count) const {
+    const uint64_t expected = asked_.count * tensor->row_bytes;
+    if (w_bytes != expected || out_bytes != expected) {
+      fail(PORTLLM_INVALID, "%llu rows take %llu bytes, but W has %llu and the output %llu", static_cast<unsigned long long>(asked_.count),
+           static_cast<unsigned long long>(expected), static_cast<unsigned long long>(w_bytes), static_cast<unsigned long long>(out_bytes));
+    }
+    if (asked_.w != asked_.out && overlap(asked_.w, expected, asked_.out, expected)) {
+      fail(PORTLLM_INVALID, "the output overlaps W without being the same memory");
+    }
+    if (operand_count != tensor->operand_dtypes.size() || (operand_count && !operands_)) {
+      fail(PORTLLM_INVALID, "%llu operands were given where the contributions have %llu", static_cast<unsigned long long>(operand_count),
+           static_cast<unsigned long long>(tensor->operand_dtypes.size()));
+    }
+    for (uint64_t k = 0; k < operand_count; k++) {
+      const auto *bytes = static_cast<const uint8_t *>(operands_[k].bytes);
+      const uint64_t needed = asked_.count * tensor->operand_row_bytes(k);
+      if (!bytes) fail(PORTLLM_INVALID, "operand %llu is null", static_cast<unsigned long long>(k));
+      if (operands_[k].size != needed) {
+        fail(PORTLLM_INVALID, "operand %llu has %llu bytes where %llu rows take %llu", static_cast<unsigned long long>(k),
+             static_cast<unsigned long long>(operands_[k].size), static_cast<unsigned long long>(asked_.count), static_cast<unsigned long long>(needed));
+      }
+      if (overlap(bytes, needed, asked_.out, expected)) fail(PORTLLM_INVALID, "the output overlaps operand %llu", static_cast<unsigned long long>(k));
+    }
+  }
+
+  const int32_t kept_;
+  const Rows asked_;  // without operands
+  const portllm_bytes *const operands_;
+  const Path *kernels_ = nullptr;
+  bool on_gpu_ = false;
+};
 
 }  // namespace
 
@@ -121,61 +195,36 @@ int32_t portllm_tensor_merge(portllm_tensor *handle, int32_t path, uint32_t thre
                              uint64_t row_count, const void *w, uint64_t w_bytes, void *out, uint64_t out_bytes,
                              const portllm_bytes *operands, uint64_t operand_count, char *message, size_t message_size) {
   return guarded(message, message_size, [&] {
-    const auto tensor = Handles<portllm_tensor>::get(handle, "tensor");
-    if (!w || !out) fail(PORTLLM_INVALID, "the rows' memory is null");
     check_threads(threads);
-    check_kept(figures);
-    std::unique_lock<std::mutex> adding(tensor->adding);
-    if (tensor->steps.empty()) fail(PORTLLM_INVALID, "nothing is added to the tensor");
-    check_rows(*tensor, first_row, row_count);
-    const uint64_t expected = row_count * tensor->row_bytes;
-    if (w_bytes != expected || out_bytes != expected) {
-      fail(PORTLLM_INVALID, "%llu rows take %llu bytes, but W has %llu and the output %llu", static_cast<unsigned long long>(row_count),
-           static_cast<unsigned long long>(expected), static_cast<unsigned long long>(w_bytes), static_cast<unsigned long long>(out_bytes));
-    }
-    const auto *from = static_cast<const uint8_t *>(w);
-    auto *to = static_cast<uint8_t *>(out);
-    if (from != to && overlap(from, expected, to, expected)) fail(PORTLLM_INVALID, "the output overlaps W without being the same memory");
-    if (operand_count != tensor->operand_dtypes.size() || (operand_count && !operands)) {
-      fail(PORTLLM_INVALID, "%llu operands were given where the contributions have %llu", static_cast<unsigned long long>(operand_count),
-           static_cast<unsigned long long>(tensor->operand_dtypes.size()));
-    }
-    for (uint64_t k = 0; k < operand_count; k++) {
-      const auto *bytes = static_cast<const uint8_t *>(operands[k].bytes);
-      const uint64_t needed = row_count * tensor->operand_row_bytes(k);
-      if (!bytes) fail(PORTLLM_INVALID, "operand %llu is null", static_cast<unsigned long long>(k));
-      if (operands[k].size != needed) {
-        fail(PORTLLM_INVALID, "operand %llu has %llu bytes where %llu rows take %llu", static_cast<unsigned long long>(k),
-             static_cast<unsigned long long>(operands[k].size), static_cast<unsigned long long>(row_count), static_cast<unsigned long long>(needed));
-      }
-      if (overlap(bytes, needed, to, expected)) fail(PORTLLM_INVALID, "the output overlaps operand %llu", static_cast<unsigned long long>(k));
-    }
-    const bool on_gpu = path == PORTLLM_CUDA && cuda_rows(*tensor) > 0;
-    const Path &kernels = on_gpu ? kScalarPath : path_of(path);
-    tensor->seal();
-    adding.unlock();
-    if (figures) tensor->keep_figures();
-    if (on_gpu) return cuda_merge(*tensor, figures, first_row, row_count, from, to);
+    const Rows asked{first_row, row_count, static_cast<const uint8_t *>(w), static_cast<uint8_t *>(out), nullptr};
+    const Merge merge(handle, path, figures, asked, w_bytes, out_bytes, operands, operand_count);
+    if (merge.on_gpu()) return merge.run_on_gpu();
 
     // Whole tiles per thread; a boundary inside a group of four rows would compute that group twice.
-    const uint64_t work = row_count * tensor->cols * (tensor->total_rank + 8);
+    const uint64_t work = row_count * merge.tensor->cols * (merge.tensor->total_rank + 8);
     const uint64_t wanted = std::max<uint64_t>(1, std::min<uint64_t>(threads, work / kThreadMultiplyAdds));
-    const uint64_t share = rounded_up((row_count + wanted - 1) / wanted, kTileRows);
-    const bool large = expected >= kLargeBytes;
-    std::vector<uint64_t> bounds{first_row};
-    while (bounds.back() < first_row + row_count) {
-      const uint64_t next = (bounds.back() / kTileRows) * kTileRows + share;
-      bounds.push_back(std::min(first_row + row_count, next));
+    const std::vector<uint64_t> bounds = row_bounds(first_row, row_count, (row_count + wanted - 1) / wanted);
+    parallel(bounds.size() - 1, [&](uint64_t share) { merge.run(bounds[share], bounds[share + 1]); });
+  });
+}
+
+int32_t portllm_tensor_merge_file(portllm_tensor *handle, int32_t path, int32_t figures, uint64_t first_row, uint64_t row_count, int32_t file,
+                                  uint64_t offset, void *out, uint64_t out_bytes, const portllm_bytes *operands, uint64_t operand_count,
+                                  char *message, size_t message_size) {
+  return guarded(message, message_size, [&] {
+    auto *rows = static_cast<uint8_t *>(out);
+    const Merge merge(handle, path, figures, {first_row, row_count, rows, rows, nullptr}, out_bytes, out_bytes, operands, operand_count);
+    const uint64_t row_bytes = merge.tensor->row_bytes;
+    if (merge.on_gpu()) {
+      read_exactly(file, rows, out_bytes, offset, "W");
+      return merge.run_on_gpu();
     }
-    parallel(bounds.size() - 1, [&](uint64_t band) {
-      const uint64_t begin = bounds[band], skipped = begin - first_row;
-      std::vector<const uint8_t *> at(operand_count);
-      for (uint64_t k = 0; k < operand_count; k++) {
-        at[k] = static_cast<const uint8_t *>(operands[k].bytes) + skipped * tensor->operand_row_bytes(k);
-      }
-      const uint64_t offset = skipped * tensor->row_bytes;
-      tensor->merge_rows(kernels, figures, large, {begin, bounds[band + 1] - begin, from + offset, to + offset, at.data()});
-    });
+    const std::vector<uint64_t> bounds = row_bounds(first_row, row_count, kReadBytes / row_bytes);
+    for (size_t part = 0; part + 1 < bounds.size(); part++) {
+      const uint64_t skipped = (bounds[part] - first_row) * row_bytes;
+      read_exactly(file, rows + skipped, (bounds[part + 1] - bounds[part]) * row_bytes, offset + skipped, "W");
+      merge.run(bounds[part], bounds[part + 1]);
+    }
   });
 }
 

@@ -15,6 +15,7 @@ constexpr uint64_t kThreadMultiplyAdds = 256;
 constexpr uint64_t kTileBytes = 512;
 constexpr uint64_t kCopyBytes = 100;
 constexpr uint64_t kBlockBytes = 16;
+constexpr uint64_t kReadBytes = 64;
 #else
 // rank x panel of packed `right` that is walked before the next rows: half of a common 1 MiB L2 cache.
 constexpr uint64_t kPanelBlockBytes = 512 * 1024;
@@ -31,6 +32,8 @@ constexpr uint64_t kTileBytes = 1u << 20;
 constexpr uint64_t kCopyBytes = 8u << 20;
 // Clones are of whole blocks of the file system, which have this size, or divide it, nearly everywhere.
 constexpr uint64_t kBlockBytes = 4096;
+// Read from a file and merged before the next are read: what was read is still in the nearest cache.
+constexpr uint64_t kReadBytes = 128 * 1024;
 #endif
 
 // Longest row of a tensor, in bytes: every thread holds one at least, whatever the size of a tile.
