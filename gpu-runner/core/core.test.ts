@@ -209,18 +209,20 @@ test('a DoRA row or column whose norm is zero or infinite comes out as NaN and i
   }
 })
 
-const MIXED: Case = { ...ORDINARY, dtype: 'F16', rows: 403, cols: 517, kinds: ['product', 'dora-rows', 'dense', 'dora-columns', 'delta', 'product'], ranks: [5, 40, 3], values: 'special', operandDtype: 'F64', weight: 0.3, seed: 78 }
+const MIXED: Case = { ...ORDINARY, dtype: 'F16', rows: 403, cols: 517, kinds: ['product', 'dora-rows', 'dense', 'dora-columns', 'delta', 'product'], ranks: [5, 40, 3], operandDtype: 'F64', weight: 0.3, seed: 78 }
 
 test.each<[string, Case]>([
   ['products', { ...ORDINARY, rows: 1203, cols: 1111, kinds: ['product', 'product'], ranks: [17, 300], values: 'special', factorDtype: 'BF16', seed: 77 }],
   ['every kind', MIXED],
   ['every kind onto float64', { ...MIXED, dtype: 'F64', operandDtype: 'BF16' }],
-  ['every kind onto float8', { ...MIXED, dtype: 'F8_E5M2', values: 'ordinary' }],
-  ['DoRA over rows, alone', { ...MIXED, dtype: 'BF16', kinds: ['dora-rows'], weight: 1, values: 'ordinary' }],
+  ['every kind onto float8', { ...MIXED, dtype: 'F8_E5M2' }],
+  ['DoRA over rows, alone', { ...MIXED, dtype: 'BF16', kinds: ['dora-rows'], weight: 1 }],
 ])('bytes and figures do not depend on threads, tiling, order of rows, path, or working in place: %s', async (_name, spec) => {
   const merge = build(spec)
   const expected = await mergeAll(await loadCore({ path: paths.at(-1)!, threads: 1 }), merge)
   const [rows, w] = [spec.rows, merge.reference.w]
+  // Where most is NaN, nothing could differ.
+  expect(expected.figures.nonFinite).toBeLessThan(0.5 * rows * spec.cols)
 
   for (const [path, threads, tile] of [[paths.at(-1)!, 2, rows], [paths.at(-1)!, 7, rows], [paths.at(-1)!, 3, 101], [paths[1] ?? 'scalar', 2, 257], ['scalar', 2, rows]] as const) {
     const tensor = (await loadCore({ path, threads })).tensor(merge.spec)
