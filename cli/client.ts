@@ -23,12 +23,15 @@ export type PlanExtent = PlanFile['extents'][number]
 export type Resolution = Schemas['Resolution']
 export type NewModelVersion = Schemas['NewModelVersion']
 export type NewPatchVersion = Schemas['NewPatchVersion']
+export type NewDatasetVersion = Schemas['NewDatasetVersion']
+export type Dataset = Schemas['Dataset']
+export type DatasetVersion = Schemas['DatasetVersion']
 export type TokenScope = Schemas['NewToken']['scopes'][number]
 export type Upload = Schemas['Upload']
 export type UploadPart = Upload['files'][number]['parts'][number]
 export type Whoami = Schemas['Whoami']
 
-export type VersionKind = 'models' | 'patches'
+export type VersionKind = 'models' | 'patches' | 'datasets'
 export interface VersionName { organization: string; name: string; version: string }
 /** A merge is there, or its job is. */
 /** What a merge may be asked for beside its inputs. */
@@ -72,12 +75,15 @@ export function createRegistry(connection: Connection, signal: AbortSignal) {
     getPatchManifest: async (version: VersionName) => (await call(api.GET('/v1/patches/{org}/{name}/{version}/manifest', of(version)))) as PatchManifest,
     getPatchPlan: (version: VersionName) => call(api.GET('/v1/patches/{org}/{name}/{version}/plan', of(version))),
 
+    listDatasets: (query: Query<'/v1/datasets'>) => call(api.GET('/v1/datasets', { params: { query } })),
+    getDataset: (org: string, name: string) => call(api.GET('/v1/datasets/{org}/{name}', family(org, name))),
+    getDatasetVersion: (version: VersionName) => call(api.GET('/v1/datasets/{org}/{name}/{version}', of(version))),
+
     draftModelVersion: (version: VersionName, body: Schemas['NewModelVersion']) => call(api.PUT('/v1/models/{org}/{name}/{version}', { ...of(version), body })),
     draftPatchVersion: (version: VersionName, body: Schemas['NewPatchVersion']) => call(api.PUT('/v1/patches/{org}/{name}/{version}', { ...of(version), body })),
-    getUpload: (kind: VersionKind, version: VersionName) =>
-      call(kind === 'models' ? api.GET('/v1/models/{org}/{name}/{version}/upload', of(version)) : api.GET('/v1/patches/{org}/{name}/{version}/upload', of(version))),
-    completeUpload: (kind: VersionKind, version: VersionName, digest: string) =>
-      call(kind === 'models' ? api.POST('/v1/models/{org}/{name}/{version}/complete', { ...of(version), body: { digest } }) : api.POST('/v1/patches/{org}/{name}/{version}/complete', { ...of(version), body: { digest } })),
+    draftDatasetVersion: (version: VersionName, body: Schemas['NewDatasetVersion']) => call(api.PUT('/v1/datasets/{org}/{name}/{version}', { ...of(version), body })),
+    getUpload: (kind: VersionKind, version: VersionName) => call(api.GET(`/v1/${kind}/{org}/{name}/{version}/upload`, of(version))),
+    completeUpload: (kind: VersionKind, version: VersionName, digest: string) => call(api.POST(`/v1/${kind}/{org}/{name}/{version}/complete`, { ...of(version), body: { digest } })),
 
     yank: (version: VersionName, reason: string) => call(api.PUT('/v1/patches/{org}/{name}/{version}/yank', { ...of(version), body: { reason } })),
     unyank: (version: VersionName) => call(api.DELETE('/v1/patches/{org}/{name}/{version}/yank', of(version))),

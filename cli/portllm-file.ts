@@ -7,7 +7,7 @@ import { PUBLISH_FILE_NAME } from './publishable-files.ts'
 export const PARENT_KINDS = ['continued-pretraining', 'instruction-tuning', 'fine-tuning', 'other'] as const
 
 const publishFile = z.strictObject({
-  kind: z.enum(['model', 'patch']).optional(),
+  kind: z.enum(['model', 'patch', 'dataset']).optional(),
   name: z.string().optional(),
   version: z.string().optional(),
   /** Patches: the exact model version that it was trained on. */

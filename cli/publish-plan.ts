@@ -1,5 +1,5 @@
 import { checkModelVersion, checkPatchVersion, formatReference, parseReference } from '../patch/reference.ts'
-import type { NewModelVersion, NewPatchVersion, VersionName } from './client.ts'
+import type { NewDatasetVersion, NewModelVersion, NewPatchVersion, VersionName } from './client.ts'
 import { usageError } from './exit.ts'
 import type { FolderKind } from './folder-kind.ts'
 import type { PublishFile } from './portllm-file.ts'
@@ -14,6 +14,7 @@ interface Named {
 export type PublishPlan =
   | (Named & { readonly kind: 'patch'; readonly resource: 'patches'; readonly body: Omit<NewPatchVersion, 'files'> })
   | (Named & { readonly kind: 'model'; readonly resource: 'models'; readonly body: Omit<NewModelVersion, 'files'> })
+  | (Named & { readonly kind: 'dataset'; readonly resource: 'datasets'; readonly body: Omit<NewDatasetVersion, 'files'> })
 
 /** What is to be published, from `portllm.json` and the options together. Throws for what is missing or does not fit. */
 export function publishPlan(kind: FolderKind, settings: PublishFile): PublishPlan {
@@ -27,7 +28,11 @@ export function publishPlan(kind: FolderKind, settings: PublishFile): PublishPla
   else checkModelVersion(text)
   const version = { organization, name, version: text }
   const named = { version, reference: formatReference({ organization, name, selector: text }) }
-  return kind === 'patch' ? { ...named, kind, resource: 'patches', body: patchBody(settings) } : { ...named, kind, resource: 'models', body: modelBody(settings) }
+  switch (kind) {
+    case 'patch': return { ...named, kind, resource: 'patches', body: patchBody(settings) }
+    case 'model': return { ...named, kind, resource: 'models', body: modelBody(settings) }
+    case 'dataset': return { ...named, kind, resource: 'datasets', body: datasetBody(settings) }
+  }
 }
 
 function patchBody({ base, targetRange, tag, parent, parentKind, description, visibility }: PublishFile): Omit<NewPatchVersion, 'files'> {
@@ -45,6 +50,13 @@ function modelBody({ base, targetRange, tag, parent, parentKind, description, vi
   }
   requireVersion('--parent', parent)
   return { parent: { reference: parent, kind: parentKind ?? 'other' }, description, visibility }
+}
+
+function datasetBody({ base, targetRange, tag, parent, parentKind, description, visibility }: PublishFile): Omit<NewDatasetVersion, 'files'> {
+  const foreign = { '--base': base, '--target-range': targetRange, '--tag': tag, '--parent': parent, '--parent-kind': parentKind }
+  const given = Object.entries(foreign).find(([, value]) => value !== undefined)
+  if (given !== undefined) throw usageError(`${given[0]} is for models or patches; a dataset has nothing like it.`)
+  return { description, visibility }
 }
 
 function requireVersion(option: string, text: string): void {

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { Option, type Command } from 'commander'
 import { parseReference } from '../patch/reference.ts'
 import type { EvolveSpec, FinetuneSpec } from '../patch/training.ts'
-import type { Job, Registry, VersionKind, VersionName } from './client.ts'
+import type { Job, Registry, VersionName } from './client.ts'
 import { CliError, EXIT, usageError } from './exit.ts'
 import { formatFields } from './format.ts'
 import { requireSuccess, waitForJob } from './job-wait.ts'
@@ -80,7 +80,7 @@ function versionName(text: string): VersionName {
   return { organization, name, version: selector }
 }
 
-interface Making { readonly kind: VersionKind; readonly version: VersionName; readonly reference: string; readonly job: Job; readonly wait: boolean; readonly label: string }
+interface Making { readonly kind: 'models' | 'patches'; readonly version: VersionName; readonly reference: string; readonly job: Job; readonly wait: boolean; readonly label: string }
 
 /** The training, then the verification of what it made. */
 async function follow(session: Session, registry: Registry, { kind, version, reference, job, wait, label }: Making): Promise<Answer> {

@@ -5,7 +5,7 @@ import {
 import type { Analysis } from '../patch/analysis.ts'
 import type { Derivation } from '../patch/derivation.ts'
 import type { EvaluationResult, EvaluationSpec } from '../patch/evaluation.ts'
-import type { ModelManifest, PatchManifest } from '../patch/manifest.ts'
+import type { DatasetManifest, ModelManifest, PatchManifest } from '../patch/manifest.ts'
 import type { TensorReceipt } from '../patch/receipt.ts'
 import type { EvolveSpec, FinetuneSpec, TrainingRecord } from '../patch/training.ts'
 
@@ -140,6 +140,29 @@ export const distTags = pgTable('dist_tags', {
   patchVersionId: uuid('patch_version_id').notNull().references(() => patchVersions.id),
 }, (t) => [primaryKey({ columns: [t.patchId, t.tag] })])
 
+export const datasets = pgTable('datasets', {
+  id: uuid('id').primaryKey().defaultRandom(),
+  organizationId: uuid('organization_id').notNull().references(() => organizations.id),
+  name: text('name').notNull(),
+  description: text('description').notNull().default(''),
+  visibility: visibility('visibility').notNull().default('public'),
+  createdAt: createdAt(),
+}, (t) => [uniqueIndex('datasets_name').on(t.organizationId, sql`lower(${t.name})`)])
+
+/** What a fine-tuning or an evolution reads: files of rows, for each split one. */
+export const datasetVersions = pgTable('dataset_versions', {
+  id: uuid('id').primaryKey().defaultRandom(),
+  datasetId: uuid('dataset_id').notNull().references(() => datasets.id),
+  version: text('version').notNull(),
+  state: publishState('state').notNull().default('draft'),
+  digest: text('digest'),
+  manifest: jsonb('manifest').$type<DatasetManifest>(),
+  rejection: jsonb('rejection').$type<{ code: string; message: string; file?: string; tensor?: string }[]>(),
+  createdBy: uuid('created_by').notNull().references(() => users.id),
+  createdAt: createdAt(),
+  publishedAt: timestamp('published_at', { withTimezone: true }),
+}, (t) => [uniqueIndex('dataset_versions_version').on(t.datasetId, sql`lower(${t.version})`)])
+
 /** Immutable, content-addressed bytes in the blob store. */
 export const blobs = pgTable('blobs', {
   sha256: text('sha256').primaryKey(),
@@ -154,6 +177,7 @@ export const uploadFiles = pgTable('upload_files', {
   id: uuid('id').primaryKey().defaultRandom(),
   modelVersionId: uuid('model_version_id').references(() => modelVersions.id, { onDelete: 'cascade' }),
   patchVersionId: uuid('patch_version_id').references(() => patchVersions.id, { onDelete: 'cascade' }),
+  datasetVersionId: uuid('dataset_version_id').references(() => datasetVersions.id, { onDelete: 'cascade' }),
   path: text('path').notNull(),
   size: bigint('size', { mode: 'number' }).notNull(),
   sha256: text('sha256').notNull(),
@@ -162,8 +186,9 @@ export const uploadFiles = pgTable('upload_files', {
 }, (t) => [
   index('upload_files_model_version').on(t.modelVersionId),
   index('upload_files_patch_version').on(t.patchVersionId),
+  index('upload_files_dataset_version').on(t.datasetVersionId),
   index('upload_files_held').on(t.sha256).where(sql`${t.held}`),
-  check('upload_files_owner', sql`num_nonnulls(${t.modelVersionId}, ${t.patchVersionId}) = 1`),
+  check('upload_files_owner', sql`num_nonnulls(${t.modelVersionId}, ${t.patchVersionId}, ${t.datasetVersionId}) = 1`),
 ])
 
 export const derivations = pgTable('derivations', {
@@ -257,6 +282,8 @@ export const trainings = pgTable('trainings', {
   modelVersionId: uuid('model_version_id').references(() => modelVersions.id),
   patchVersionId: uuid('patch_version_id').references(() => patchVersions.id),
   spec: jsonb('spec').$type<FinetuneSpec | EvolveSpec>().notNull(),
+  /** What it learns from, where that is a dataset of the registry. */
+  datasetVersionId: uuid('dataset_version_id').references(() => datasetVersions.id),
   jobId: uuid('job_id').notNull(),
   /** Null until it is trained. */
   record: jsonb('record').$type<TrainingRecord>(),
@@ -267,11 +294,12 @@ export const trainings = pgTable('trainings', {
   check('trainings_owner', sql`num_nonnulls(${t.modelVersionId}, ${t.patchVersionId}) = 1`),
 ])
 
-/** A file that can be fetched: of a model version, a patch version, a merged model, or what an evaluation recorded of each question. */
+/** A file that can be fetched: of a model, patch or dataset version, a merged model, or what an evaluation recorded of each question. */
 export const files = pgTable('files', {
   id: uuid('id').primaryKey().defaultRandom(),
   modelVersionId: uuid('model_version_id').references(() => modelVersions.id),
   patchVersionId: uuid('patch_version_id').references(() => patchVersions.id),
+  datasetVersionId: uuid('dataset_version_id').references(() => datasetVersions.id),
   derivationId: text('derivation_id').references(() => derivations.id),
   evaluationId: uuid('evaluation_id').references(() => evaluations.id),
   path: text('path').notNull(),
@@ -280,9 +308,10 @@ export const files = pgTable('files', {
 }, (t) => [
   uniqueIndex('files_model_version').on(t.modelVersionId, t.path),
   uniqueIndex('files_patch_version').on(t.patchVersionId, t.path),
+  uniqueIndex('files_dataset_version').on(t.datasetVersionId, t.path),
   uniqueIndex('files_derivation').on(t.derivationId, t.path),
   uniqueIndex('files_evaluation').on(t.evaluationId, t.path),
-  check('files_owner', sql`num_nonnulls(${t.modelVersionId}, ${t.patchVersionId}, ${t.derivationId}, ${t.evaluationId}) = 1`),
+  check('files_owner', sql`num_nonnulls(${t.modelVersionId}, ${t.patchVersionId}, ${t.datasetVersionId}, ${t.derivationId}, ${t.evaluationId}) = 1`),
 ])
 
 /** The extents of a file, in order: it is a virtual file when there is more than one. Each is of a blob or of a changed tensor. */
@@ -311,6 +340,7 @@ export const jobs = pgTable('jobs', {
   organizationId: uuid('organization_id').notNull().references(() => organizations.id),
   modelVersionId: uuid('model_version_id').references(() => modelVersions.id),
   patchVersionId: uuid('patch_version_id').references(() => patchVersions.id),
+  datasetVersionId: uuid('dataset_version_id').references(() => datasetVersions.id),
   derivationId: text('derivation_id').references(() => derivations.id),
   analysisId: uuid('analysis_id').references(() => analyses.id),
   evaluationId: uuid('evaluation_id').references(() => evaluations.id),

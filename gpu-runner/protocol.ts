@@ -3,7 +3,7 @@ import type { MeasuredTensor } from '../patch/analysis.ts'
 import { MERGEABLE_DTYPES, TARGET_DTYPES } from '../patch/dtype.ts'
 import { RULES } from '../patch/derivation.ts'
 import type { TaskScore } from '../patch/evaluation.ts'
-import type { ModelManifest, PatchManifest } from '../patch/manifest.ts'
+import type { VersionManifest } from '../patch/manifest.ts'
 import type { TrainingRecord } from '../patch/training.ts'
 
 /** What the registry sends to a runner, and what the runner answers with. Sizes are in bytes. */
@@ -26,7 +26,7 @@ export type SignedRequest = z.infer<typeof signedRequest>
 
 const ingestSpec = z.object({
   kind: z.literal('ingest'),
-  subject: z.enum(['model', 'patch']),
+  subject: z.enum(['model', 'patch', 'dataset']),
   files: z.array(z.object({
     path: z.string(),
     size: count,
@@ -118,6 +118,10 @@ const evaluateSpec = z.object({
 })
 export type EvaluateSpec = z.infer<typeof evaluateSpec>
 
+/** A folder of this runner's, or a dataset of the registry; null for the Hub. */
+const trainingData = z.union([z.object({ folder: z.string() }), z.object({ dataset: z.string(), digest: z.string(), files: z.array(signedFile).min(1) })]).nullable()
+export type TrainingData = z.infer<typeof trainingData>
+
 const finetuneSpec = z.object({
   kind: z.literal('finetune'),
   base: z.array(signedFile).min(1),
@@ -125,7 +129,7 @@ const finetuneSpec = z.object({
   baseName: z.string(),
   task: z.string(),
   taskFile: z.string().nullable(),
-  data: z.string().nullable(),
+  data: trainingData,
   options: z.object({
     max_length: dimension, batch_size: dimension, num_workers: count, rank: dimension, lora_alpha: z.number(), lora_dropout: z.number(), lr: z.number(), num_epochs: z.number(), seed: count,
     target_modules: z.array(z.string()).nullable(), gradient_accumulation_steps: dimension, gradient_checkpointing: z.boolean(), bf16: z.boolean(), max_steps: dimension.nullable(), save_steps: dimension,
@@ -133,7 +137,7 @@ const finetuneSpec = z.object({
 })
 export type FinetuneSpec = z.infer<typeof finetuneSpec>
 
-const evolveSpec = z.object({ kind: z.literal('evolve'), parent: z.array(signedFile).min(1), config: z.string(), data: z.string().nullable() })
+const evolveSpec = z.object({ kind: z.literal('evolve'), parent: z.array(signedFile).min(1), config: z.string(), data: trainingData })
 export type EvolveSpec = z.infer<typeof evolveSpec>
 
 export const claimAnswer = z.object({
@@ -176,7 +180,7 @@ export interface Finding {
 }
 
 export type IngestResult =
-  | { readonly manifest: ModelManifest | PatchManifest; readonly readme: string | null }
+  | { readonly manifest: VersionManifest; readonly readme: string | null }
   | { readonly rejection: readonly Finding[] }
 
 export interface MergedTensor {

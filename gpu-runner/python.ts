@@ -13,8 +13,8 @@ export const FINETUNE_DEFAULTS: FinetuneOptions = {
   target_modules: null, gradient_accumulation_steps: 1, gradient_checkpointing: false, bf16: false, max_steps: null, save_steps: 200,
 }
 
-/** Where the data come from: the Hub, or `<folder>/<split>.jsonl|json|csv|parquet`. */
-export type DataPlace = { readonly hub: true } | { readonly folder: string }
+/** Where the data come from: the Hub, or `<folder>/<split>.jsonl|json|csv|parquet`, which records call by its name. */
+export type DataPlace = { readonly hub: true } | { readonly folder: string; readonly name?: string }
 
 /** All paths are absolute. `num_processes`: null for one on each GPU. */
 interface CommonSpec {

@@ -96,6 +96,11 @@ export async function patchDigest(files: readonly ManifestFile[]): Promise<strin
   return filesDigest('portllm.patch/1', files)
 }
 
+/** `sha256:…` of a dataset version's files, whatever their order. */
+export async function datasetDigest(files: readonly ManifestFile[]): Promise<string> {
+  return filesDigest('portllm.dataset/1', files)
+}
+
 async function filesDigest(format: string, files: readonly ManifestFile[]): Promise<string> {
   const sorted = files.map(({ path, size, etag }) => ({ path, size, etag })).sort((a, b) => (a.path < b.path ? -1 : 1))
   return `sha256:${await sha256Hex(canonicalJson({ format, files: sorted }))}`

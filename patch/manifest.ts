@@ -52,6 +52,12 @@ export interface ModelManifest {
   readonly facts: ModelFacts
 }
 
+/** The immutable description of a dataset version (dataset-files.ts). */
+export interface DatasetManifest {
+  readonly format: 'portllm.dataset/1'
+  readonly files: readonly ManifestFile[]
+}
+
 /** The immutable description of a patch version: a PEFT adapter, as PEFT wrote it. */
 export interface PatchManifest {
   readonly format: 'portllm.patch/1'
@@ -60,3 +66,5 @@ export interface PatchManifest {
   /** Text of adapter_config.json, byte for byte: `rank_pattern` and `alpha_pattern` depend on its key order. */
   readonly adapterConfig: string
 }
+
+export type VersionManifest = ModelManifest | PatchManifest | DatasetManifest

@@ -2,6 +2,13 @@ import type { App } from '../app.ts'
 import { registerGetAnalysis } from './analyses/get.ts'
 import { registerGetAnalysisPicture } from './analyses/picture.ts'
 import { registerRequestAnalysis } from './analyses/request.ts'
+import { registerCompleteDatasetUpload } from './datasets/complete-upload.ts'
+import { registerDraftDatasetVersion } from './datasets/draft-version.ts'
+import { registerGetDatasetUpload } from './datasets/get-upload.ts'
+import { registerGetDatasetVersion } from './datasets/get-version.ts'
+import { registerGetDataset } from './datasets/get.ts'
+import { registerListDatasets } from './datasets/list.ts'
+import { registerUpdateDataset } from './datasets/update.ts'
 import { registerGetDerivation } from './derivations/get.ts'
 import { registerGetDerivationManifest } from './derivations/manifest.ts'
 import { registerRequestDerivation } from './derivations/request.ts'
@@ -10,6 +17,7 @@ import { registerSetDerivationStorage } from './derivations/set-storage.ts'
 import { registerGetEvaluation } from './evaluations/get.ts'
 import { registerListEvaluations } from './evaluations/list.ts'
 import { registerRequestEvaluation } from './evaluations/request.ts'
+import { registerGetDatasetFile } from './files/get-dataset-file.ts'
 import { registerGetDerivationFile } from './files/get-derivation-file.ts'
 import { registerGetEvaluationFile } from './files/get-evaluation-file.ts'
 import { registerGetModelFile } from './files/get-model-file.ts'
@@ -85,6 +93,14 @@ const ROUTES: readonly ((app: App) => void)[] = [
   registerGetModelLineage,
   registerGetModelFile,
   registerGetModelPlan,
+  registerListDatasets,
+  registerGetDataset,
+  registerUpdateDataset,
+  registerGetDatasetVersion,
+  registerDraftDatasetVersion,
+  registerGetDatasetUpload,
+  registerCompleteDatasetUpload,
+  registerGetDatasetFile,
   registerListPatches,
   registerGetPatch,
   registerUpdatePatch,

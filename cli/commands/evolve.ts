@@ -26,7 +26,8 @@ Datasets come from the Hub, or with --data from <folder>/<name of the dataset>/t
 there is one dataset, from <folder>/train.jsonl too. Interrupted or killed, the same command goes on at its last checkpoint.
 
 With --as, a runner of the registry does it and publishes the model as a child of its parent: the parent is then a model of
-the registry, and --data is data of your organization that the runner has, as organization/name.
+the registry, and --data is a dataset of it, as organization/name@version, or data of your organization that the runner has,
+as organization/name.
 
 Examples:
   portllm evolve gpu-runner/python/configs/slimorca.yaml --model_name_or_path ./mistral-v1 --output_dir ./mistral-v2
@@ -37,7 +38,7 @@ export function addEvolve(program: Command): void {
   const command = addCommand(program, 'evolve <config>', 'train a model further on text')
     .option('-m, --model_name_or_path <folder>', "the parent (default: the configuration's base_model, where it is a folder); with --as organization/model@version")
     .option('-o, --output_dir <folder>', 'folder to make')
-    .option('-d, --data <folder>', 'folder with the datasets, in place of the Hub; with --as organization/name')
+    .option('-d, --data <folder>', 'folder with the datasets, in place of the Hub; with --as organization/name@version of a dataset')
     .option('--num_processes <n>', 'processes that train together (default: one for each GPU)', integerOption(1, 1024))
     .option('-f, --force', 'replace an output folder that is not empty')
     .addOption(new Option('--parent-kind <kind>', 'with --as: how it is made from its parent').choices(['continued-pretraining', 'instruction-tuning']).default('continued-pretraining'))

@@ -30,14 +30,15 @@ Interrupted or killed, the same command goes on at its last checkpoint. On sever
 --batch_size examples at a time.
 
 With --as, a runner of the registry does it and publishes the patch: the base is then a model of the registry, and --data is
-data of your organization that the runner has, as organization/name.
+a dataset of the registry, as organization/name@version, or data of your organization that the runner has, as
+organization/name.
 
 Examples:
   portllm finetune --task boolq --model_name_or_path ./mistral-v1 --output_dir ./boolq-patch
   portllm finetune --task gsm8k --model_name_or_path ./mistral-v1 --rank 16 --lr 2e-4 --num_epochs 3 --bf16 --gradient_checkpointing --output_dir ./gsm8k-patch
   portllm finetune --task_file ./triage.yaml --data ./notes --model_name_or_path ./mistral-v1 --output_dir ./triage-patch
   portllm finetune --task boolq --model_name_or_path lab/mistral@1.0 --as lab/boolq@1.0.0
-  portllm finetune --task_file ./triage.yaml --data hospital/notes --model_name_or_path lab/mistral@1.0 --as hospital/triage@1.0.0`
+  portllm finetune --task_file ./triage.yaml --data hospital/notes@1.0 --model_name_or_path lab/mistral@1.0 --as hospital/triage@1.0.0`
 
 const OPTIONS: readonly (readonly [flags: string, description: string, parse: (text: string) => unknown])[] = [
   ['--max_length <tokens>', 'of an example; longer ones lose the beginning of their context', integerOption(2, 1_000_000)],
@@ -59,7 +60,7 @@ export function addFinetune(program: Command): void {
     .option('--task_file <file>', 'YAML of a task of your own, as lm-eval has them')
     .requiredOption('-m, --model_name_or_path <folder>', 'the base; with --as organization/model@version')
     .option('-o, --output_dir <folder>', 'folder to make')
-    .option('-d, --data <folder>', 'folder with train.jsonl, in place of the Hub; with --as organization/name')
+    .option('-d, --data <folder>', 'folder with train.jsonl, in place of the Hub; with --as organization/name@version of a dataset')
   for (const [flags, description, parse] of OPTIONS) {
     const option = new Option(flags, description).argParser(parse)
     command.addOption(option.default(FINETUNE_DEFAULTS[option.attributeName() as keyof FinetuneOptions]))

@@ -1,14 +1,17 @@
 import { Option, type Command } from 'commander'
 import { parseReference } from '../../patch/reference.ts'
-import type { Merged, Model, ModelVersion, PatchPackage, PatchVersionSummary, Registry } from '../client.ts'
+import type { Dataset, DatasetVersion, Merged, Model, ModelVersion, PatchPackage, PatchVersionSummary, Registry } from '../client.ts'
 import { CliError, EXIT, usageError } from '../exit.ts'
 import { describeStorage, formatBytes, formatFields, formatTable, plural } from '../format.ts'
 import { pickPatchVersion } from '../references.ts'
 import { addCommand, answerWith, type Answer, type CommonOptions, type Session } from '../session.ts'
 
+const KINDS = ['model', 'patch', 'dataset'] as const
+type Kind = (typeof KINDS)[number]
+
 export function addInfo(program: Command): void {
-  const command = addCommand(program, 'info <reference>', 'tell about a model, a patch, a version or a derivation')
-    .addOption(new Option('--kind <kind>', 'where a model and a patch have the same name').choices(['model', 'patch']))
+  const command = addCommand(program, 'info <reference>', 'tell about a model, a patch, a dataset, a version or a derivation')
+    .addOption(new Option('--kind <kind>', 'where several kinds have the same name').choices(KINDS))
     .addHelpText('after', `
 A reference is organization/name, organization/name@version, or the id of a derivation (64 hex digits).
 
@@ -19,18 +22,26 @@ Examples:
   answerWith(command, info)
 }
 
-async function info(session: Session, options: CommonOptions & { kind?: 'model' | 'patch' }, text: string): Promise<Answer> {
+async function info(session: Session, { kind }: CommonOptions & { kind?: Kind }, text: string): Promise<Answer> {
   const registry = await session.connect()
   if (/^(sha256:)?[0-9a-f]{64}$/.test(text)) {
     const merged = await registry.getDerivation(text.replace('sha256:', ''))
     return { json: merged, text: describeMerged(merged) }
   }
   const { organization, name, selector } = parseReference(text)
-  const model = options.kind === 'patch' ? null : await optional(registry.getModel(organization, name), options.kind === 'model')
-  const patch = options.kind === 'model' ? null : await optional(registry.getPatch(organization, name), options.kind === 'patch')
-  if (model === null && patch === null) throw new CliError(EXIT.notFound, 'not_found', `There is no model and no patch ${organization}/${name}, or you may not see it.`)
-  if (model !== null && patch !== null) throw usageError(`${organization}/${name} is both a model and a patch: say which with --kind model or --kind patch.`)
-  return patch === null ? modelInfo(registry, model!, selector) : patchInfo(registry, patch, selector)
+  const find = async <T>(of: Kind, request: (organization: string, name: string) => Promise<T>, describe: (found: T) => Promise<Answer>) => {
+    const found = kind === undefined || kind === of ? await optional(request(organization, name), kind === of) : null
+    return found === null ? [] : [{ of, describe: () => describe(found) }]
+  }
+  const found = [
+    ...await find('model', registry.getModel, (model) => modelInfo(registry, model, selector)),
+    ...await find('patch', registry.getPatch, (patch) => patchInfo(registry, patch, selector)),
+    ...await find('dataset', registry.getDataset, (dataset) => datasetInfo(registry, dataset, selector)),
+  ]
+  const [only, other] = found
+  if (only === undefined) throw new CliError(EXIT.notFound, 'not_found', `There is no model, patch or dataset ${organization}/${name}, or you may not see it.`)
+  if (other !== undefined) throw usageError(`${organization}/${name} is both a ${only.of} and a ${other.of}: say which with --kind ${found.map(({ of }) => of).join(' or --kind ')}.`)
+  return only.describe()
 }
 
 /** Null where it does not exist, unless it must. */
@@ -69,6 +80,17 @@ async function patchInfo(registry: Registry, patch: PatchPackage, selector: stri
   return { json: { kind: 'patch', ...patch }, text: `${heading}\n\n${formatTable(['VERSION', 'STATE', 'BASE', 'PUBLISHED'], rows)}` }
 }
 
+async function datasetInfo(registry: Registry, dataset: Dataset, version: string | null): Promise<Answer> {
+  const { organization, name } = dataset
+  if (version !== null) {
+    const found = await registry.getDatasetVersion({ organization, name, version })
+    return { json: { kind: 'dataset', ...found }, text: describeDatasetVersion(found) }
+  }
+  const heading = formatFields([['dataset', `${organization}/${name}`], ['description', dataset.description], ['visibility', dataset.visibility]])
+  const rows = dataset.versions.map((summary) => [summary.version, summary.state, summary.publishedAt, summary.digest])
+  return { json: { kind: 'dataset', ...dataset }, text: `${heading}\n\n${formatTable(['VERSION', 'STATE', 'PUBLISHED', 'DIGEST'], rows)}` }
+}
+
 function status({ state, yanked, deprecated }: PatchVersionSummary): string {
   return [state, yanked === null ? null : 'yanked', deprecated === null ? null : 'deprecated'].filter((word) => word !== null).join(', ')
 }
@@ -89,6 +111,14 @@ function describePatchVersion(name: string, summary: PatchVersionSummary, files:
     ['base', summary.base.reference], ['target range', summary.targetRange],
     ['yanked', summary.yanked && `${summary.yanked.at}: ${summary.yanked.reason ?? 'no reason given'}`], ['deprecated', summary.deprecated],
     ['files', describeFiles(files)],
+  ])
+}
+
+function describeDatasetVersion(version: DatasetVersion): string {
+  return formatFields([
+    ['dataset', version.reference], ['state', version.state], ['digest', version.digest], ['published', version.publishedAt],
+    ...version.files.map(({ path, size }) => ['file', `${path}, ${formatBytes(size)}`] as const),
+    ...(version.rejection ?? []).map(({ message }) => ['rejected', message] as const),
   ])
 }
 

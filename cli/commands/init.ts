@@ -22,10 +22,10 @@ Examples:
   portllm init ./mistral-v2 --name lab/mistral --version 2.0 --parent lab/mistral@1.0 --parent-kind continued-pretraining`
 
 export function addInit(program: Command): void {
-  const command = addCommand(program, 'init [folder]', `write ${PUBLISH_FILE_NAME} into a model or patch folder`)
+  const command = addCommand(program, 'init [folder]', `write ${PUBLISH_FILE_NAME} into the folder of a model, a patch or a dataset`)
     .option('--name <org/name>', 'what it is called')
     .option('--version <version>', 'its version')
-    .addOption(new Option('--kind <kind>', 'what the folder holds, where it holds both').choices(['model', 'patch']))
+    .addOption(new Option('--kind <kind>', 'what the folder holds: a dataset, or which where it holds both others').choices(['model', 'patch', 'dataset']))
     .option('--base <org/name@version>', 'patches: the exact model version it was trained on')
     .option('--target-range <range>', 'patches: semver range of the target versions that you vouch for')
     .option('--parent <org/name@version>', 'models: the version it was made from')

@@ -3,7 +3,7 @@ import { formatTable } from '../format.ts'
 import { addCommand, answerWith, type Answer, type CommonOptions, type Session } from '../session.ts'
 
 export function addOrg(program: Command): void {
-  const group = program.command('org').summary('organizations, which own models and patches').description('Organizations, which own models and patches.')
+  const group = program.command('org').summary('organizations, which own models, patches and datasets').description('Organizations, which own models, patches and datasets.')
     .addHelpText('after', '\nExamples:\n  portllm org create hospital --display-name "Hospital of St. Anne"\n  portllm org ls')
   answerWith(addCommand(group, 'create <name>', 'make an organization').option('--display-name <text>', 'its name for people'), create)
   answerWith(addCommand(group, 'ls', 'list the organizations that you may see'), list)

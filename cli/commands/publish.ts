@@ -1,8 +1,8 @@
 import { Option, type Command } from 'commander'
 import type { ManifestFile } from '../../patch/manifest.ts'
 import { parseReference } from '../../patch/reference.ts'
-import { modelDigest, patchDigest } from '../../patch/derivation.ts'
-import type { Registry, Upload } from '../client.ts'
+import { datasetDigest, modelDigest, patchDigest } from '../../patch/derivation.ts'
+import type { DatasetVersion, ModelVersion, PatchVersion, Registry, Upload } from '../client.ts'
 import { CliError, EXIT } from '../exit.ts'
 import { digestFiles } from '../file-digests.ts'
 import { folderKind, type FolderKind } from '../folder-kind.ts'
@@ -26,22 +26,25 @@ interface PublishOptions extends PublishFile {
   concurrency: number
 }
 
+const DIGESTS = { model: modelDigest, patch: patchDigest, dataset: datasetDigest }
+
 const EXAMPLES = `
 Publishes the folder that PEFT or transformers wrote with save_pretrained. Hidden files and training state
 (optimizer, checkpoints) are left out; pickled weights are refused. What portllm.json in the folder says
-(see portllm init) need not be said again. An interrupted run goes on where it stopped when run again.
+(see portllm init) need not be said again. Data to train on (train.jsonl and the like) are published with --kind dataset. An interrupted run goes on where it stopped when run again.
 
 Examples:
   portllm publish ./mistral-v1 --name lab/mistral --version 1.0
   portllm publish ./mistral-v2 --name lab/mistral --version 2.0 --parent lab/mistral@1.0 --parent-kind continued-pretraining
   portllm publish ./adapter --name hospital/triage --version 1.0.0 --base lab/mistral@1.0
-  portllm publish ./adapter --name hospital/triage --version 1.1.0-rc.1 --base lab/mistral@1.0 --tag next --dry-run`
+  portllm publish ./adapter --name hospital/triage --version 1.1.0-rc.1 --base lab/mistral@1.0 --tag next --dry-run
+  portllm publish ./notes --kind dataset --name hospital/notes --version 1.0 --visibility internal`
 
 export function addPublish(program: Command): void {
-  const command = addCommand(program, 'publish [folder]', 'publish a model or a patch')
+  const command = addCommand(program, 'publish [folder]', 'publish a model, a patch or a dataset')
     .option('--name <org/name>', 'what it is called')
-    .option('--version <version>', 'its version: semver for patches, any word for models')
-    .addOption(new Option('--kind <kind>', 'what the folder holds, where it holds both').choices(['model', 'patch']))
+    .option('--version <version>', 'its version: semver for patches, any word for models and datasets')
+    .addOption(new Option('--kind <kind>', 'what the folder holds: a dataset, or which where it holds both others').choices(['model', 'patch', 'dataset']))
     .option('--base <org/name@version>', 'patches: the exact model version it was trained on')
     .option('--target-range <range>', 'patches: semver range of the target versions that you vouch for')
     .option('--tag <tag>', 'patches: dist-tag to set (default: latest)')
@@ -81,6 +84,7 @@ function optionSettings(options: PublishOptions): PublishFile {
 
 /** What ingest would refuse is refused here, before anything is hashed or sent. */
 async function precheck(session: Session, folder: string, content: FolderContent, plan: PublishPlan, options: PublishOptions): Promise<void> {
+  if (plan.kind === 'dataset') return
   const unhashed = content.files.map(({ path, size }) => ({ path, size, etag: '' }))
   if (plan.kind === 'model') {
     await readLocalModel(folder, content.files, unhashed)
@@ -105,7 +109,11 @@ async function baseManifest(registry: Registry, base: string) {
 async function startUpload(registry: Registry, plan: PublishPlan, files: readonly ManifestFile[], options: PublishOptions): Promise<Upload | 'published'> {
   const announced = files.map(({ path, size, etag }) => ({ path, size, sha256: etag }))
   try {
-    return await (plan.kind === 'patch' ? registry.draftPatchVersion(plan.version, { ...plan.body, files: announced }) : registry.draftModelVersion(plan.version, { ...plan.body, files: announced }))
+    switch (plan.kind) {
+      case 'patch': return await registry.draftPatchVersion(plan.version, { ...plan.body, files: announced })
+      case 'model': return await registry.draftModelVersion(plan.version, { ...plan.body, files: announced })
+      case 'dataset': return await registry.draftDatasetVersion(plan.version, { ...plan.body, files: announced })
+    }
   } catch (error) {
     if (!(error instanceof CliError) || error.exit !== EXIT.conflict) throw error
     const upload = await registry.getUpload(plan.resource, plan.version).catch(() => null)
@@ -118,7 +126,7 @@ async function startUpload(registry: Registry, plan: PublishPlan, files: readonl
 }
 
 async function isPublishedWith(registry: Registry, plan: PublishPlan, files: readonly ManifestFile[]): Promise<boolean> {
-  const digest = plan.kind === 'patch' ? await patchDigest(files) : await modelDigest(files)
+  const digest = await DIGESTS[plan.kind](files)
   const version = await getVersion(registry, plan).catch(() => null)
   return version?.state === 'published' && version.digest === digest
 }
@@ -150,8 +158,8 @@ async function send(session: Session, registry: Registry, plan: PublishPlan, con
   return publishedAnswer(registry, plan, false, sentBytes)
 }
 
-function getVersion(registry: Registry, plan: PublishPlan) {
-  return plan.kind === 'patch' ? registry.getPatchVersion(plan.version) : registry.getModelVersion(plan.version)
+function getVersion(registry: Registry, { kind, version }: PublishPlan): Promise<PatchVersion | ModelVersion | DatasetVersion> {
+  return kind === 'patch' ? registry.getPatchVersion(version) : kind === 'model' ? registry.getModelVersion(version) : registry.getDatasetVersion(version)
 }
 
 async function requirePublished(registry: Registry, plan: PublishPlan): Promise<void> {
@@ -171,7 +179,7 @@ async function publishedAnswer(registry: Registry, plan: PublishPlan, existed: b
 }
 
 async function dryRunAnswer(plan: PublishPlan, kind: FolderKind, files: readonly ManifestFile[]): Promise<Answer> {
-  const digest = kind === 'patch' ? await patchDigest(files) : await modelDigest(files)
+  const digest = await DIGESTS[kind](files)
   const total = files.reduce((sum, { size }) => sum + size, 0)
   return {
     json: { reference: plan.reference, kind, digest, files, bytes: total, dryRun: true },

@@ -205,6 +205,23 @@ describe('a patch', () => {
   })
 })
 
+describe('a dataset', () => {
+  test('is described by its files', async () => {
+    const files = { 'train.jsonl': '{"text":"a"}\n', 'notes/validation.csv': 'text\nb\n', 'README.md': '# Notes\n' }
+    expect(await ingest('dataset', files)).toEqual({
+      readme: '# Notes\n',
+      manifest: { format: 'portllm.dataset/1', files: Object.entries(files).map(([path, text]) => ({ path, size: text.length, etag: sha256Hex(Buffer.from(text)) })) },
+    })
+  })
+
+  test('is rejected where it holds no data, other things, or other bytes than were declared', async () => {
+    expect(await rejection('dataset', { 'README.md': 'x' })).toEqual(['no-data'])
+    expect(await rejection('dataset', { 'train.jsonl': '{}', 'load.py': 'x' })).toEqual(['not-data load.py'])
+    expect(await rejection('dataset', { 'train.jsonl': '{}', 'train.pkl': 'x' })).toEqual(['not-data train.pkl', 'pickle train.pkl'])
+    expect(await rejection('dataset', { 'train.jsonl': '{}' }, { 'train.jsonl': { sha256: '0'.repeat(64) } })).toEqual(['digest-mismatch train.jsonl'])
+  })
+})
+
 test('an upload that cannot be read is a failure to be tried again, not a rejection', async () => {
   const spec: IngestSpec = { kind: 'ingest', subject: 'model', files: [{ path: 'config.json', size: 2, sha256: '0'.repeat(64), get: server.get('/nothing') }] }
   await expect(runIngest(spec, { core, signal, report: () => undefined })).rejects.toMatchObject({ code: 'storage_refused', retryable: true })

@@ -1,6 +1,7 @@
 import pLimit from 'p-limit'
 import { MAX_CONFIG_LENGTH } from '../../patch/adapter-config.ts'
 import { AdapterError, readAdapter } from '../../patch/adapter.ts'
+import { datasetProblems } from '../../patch/dataset-files.ts'
 import { FACT_FILES, FactsError, MAX_FACT_FILE_BYTES, modelFacts } from '../../patch/facts.ts'
 import { checkPaths } from '../../patch/file-path.ts'
 import type { ManifestFile, ManifestTensor } from '../../patch/manifest.ts'
@@ -48,11 +49,13 @@ async function ingest(spec: IngestSpec, context: JobContext): Promise<IngestResu
     tensors: scanned.flatMap(({ tensors }) => tensors),
     texts: new Map(spec.files.map(({ path }, i) => [path, scanned[i]!.text])),
   }
-  const manifest = spec.subject === 'model' ? await describeModel(upload, findings) : describePatch(upload, findings)
+  const manifest = await DESCRIBE[spec.subject](upload, findings)
   const rejection = findings.list()
   if (manifest === null || rejection.length > 0) return { rejection }
   return { manifest, readme: upload.texts.get('README.md') ?? null }
 }
+
+const DESCRIBE = { model: describeModel, patch: describePatch, dataset: describeDataset }
 
 function checkNames({ files }: IngestSpec): Findings {
   const findings = new Findings()
@@ -132,6 +135,11 @@ function describePatch({ files, tensors, texts }: Upload, findings: Findings) {
   const unread = findings.some(({ file, code }) => file === ADAPTER_WEIGHTS && (code.startsWith('safetensors-') || code === 'size-mismatch' || code === 'missing-file'))
   if (adapterConfig !== null && !unread) checkAdapter(adapterConfig, tensors.filter(({ file }) => file === ADAPTER_WEIGHTS), findings)
   return adapterConfig === null ? null : { format: 'portllm.patch/1' as const, files, tensors, adapterConfig }
+}
+
+function describeDataset({ files }: Upload, findings: Findings) {
+  findings.addAll(datasetProblems(files.map(({ path }) => path)))
+  return { format: 'portllm.dataset/1' as const, files }
 }
 
 /** What cannot be applied is not published. */

@@ -4,8 +4,8 @@ import type { TrainingRecord } from '../../patch/training.ts'
 import { dataFolder } from '../data-folder.ts'
 import { fetchFiles } from '../fetch-files.ts'
 import { makeFolder } from '../make-folder.ts'
-import type { EvolveSpec, FinetuneSpec, SignedFile, TrainResult } from '../protocol.ts'
-import { runPython } from '../python.ts'
+import type { EvolveSpec, FinetuneSpec, SignedFile, TrainingData, TrainResult } from '../protocol.ts'
+import { runPython, type DataPlace } from '../python.ts'
 import { sendFiles } from '../send-files.ts'
 import type { ResearchContext } from './job-context.ts'
 import { research } from './research.ts'
@@ -32,18 +32,27 @@ export function runEvolve(spec: EvolveSpec, context: ResearchContext): Promise<T
 interface TrainFolders {
   readonly work: string
   readonly output: string
-  readonly data: { readonly hub: true } | { readonly folder: string }
+  readonly data: DataPlace
 }
 
-async function train(model: readonly SignedFile[], dataName: string | null, context: ResearchContext, run: (model: string, at: TrainFolders) => Promise<{ training: TrainingRecord }>): Promise<TrainResult> {
+async function train(model: readonly SignedFile[], data: TrainingData, context: ResearchContext, run: (model: string, at: TrainFolders) => Promise<{ training: TrainingRecord }>): Promise<TrainResult> {
   const { folder, signal, report } = context
-  const data = dataName === null ? { hub: true as const } : { folder: await dataFolder(dataName) }
-  const at = { model: join(folder, 'model'), work: join(folder, 'work'), output: join(folder, 'output') }
-  const total = model.reduce((sum, { size }) => sum + size, 0)
+  const at = { model: join(folder, 'model'), data: join(folder, 'data'), work: join(folder, 'work'), output: join(folder, 'output') }
+  const place = await dataPlace(data, at.data)
+  const rows = data !== null && 'files' in data ? data.files : []
+  const total = [...model, ...rows].reduce((sum, { size }) => sum + size, 0)
   let done = 0
-  await fetchFiles(model, at.model, { signal, onBytes: (count) => report({ phase: 'downloading', done: (done += count), total, unit: 'bytes' }) })
+  const onBytes = (count: number) => report({ phase: 'downloading', done: (done += count), total, unit: 'bytes' })
+  await fetchFiles(model, at.model, { signal, onBytes })
+  await fetchFiles(rows, at.data, { signal, onBytes })
   for (const path of [at.work, at.output]) await makeFolder(path)
-  const { training } = await run(at.model, { work: at.work, output: at.output, data })
+  const { training } = await run(at.model, { work: at.work, output: at.output, data: place })
   const files = await sendFiles(at.output, { ...context, onBytes: (sent, all) => report({ phase: 'sending', done: sent, total: all, unit: 'bytes' }) })
   return { training, files }
+}
+
+/** `fetched`: where the files of a dataset will lie. */
+async function dataPlace(data: TrainingData, fetched: string): Promise<DataPlace> {
+  if (data === null) return { hub: true }
+  return 'folder' in data ? { folder: await dataFolder(data.folder) } : { folder: fetched, name: `${data.dataset} (${data.digest})` }
 }

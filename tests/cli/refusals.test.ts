@@ -138,7 +138,7 @@ test.each([
   { args: ['publish', '/nowhere', '--name', 'lab/patch', '--version', '1.0.0'], code: 4, says: '/nowhere' },
   { args: ['publish', '.', '--name', 'lab/patch', '--version', '1.0.0', '--base', 'lab/tiny@1.0', '--target-range', 'bogus range'], code: 2, says: 'bogus range' },
   { args: ['resolve', 'lab/none', '--target', 'lab/tiny@1.0'], code: 4, says: 'lab/none' },
-  { args: ['info', 'lab/none'], code: 4, says: 'no model and no patch lab/none' },
+  { args: ['info', 'lab/none'], code: 4, says: 'no model, patch or dataset lab/none' },
   { args: ['jobs', 'show', 'nonsense'], code: 2, says: 'id (param)' },
   { args: ['get', 'lab/tiny', '--output', 'out'], code: 2, says: 'lab/tiny@1.0' },
   { args: ['get', 'lab/tiny@1.0', '--patch', 'lab/x:heavy', '--output', 'out'], code: 2, says: 'heavy' },

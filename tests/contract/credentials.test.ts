@@ -12,6 +12,7 @@ beforeAll(async () => {
   org = await newOrganization(registry)
   await publish(registry, { kind: 'model', org, name: 'base', version: 'v1', files: { 'config.json': '{}' } })
   await publish(registry, { kind: 'patch', org, name: 'speech', version: '1.0.0', base: `${org}/base@v1`, files: { 'README.md': '# x' } })
+  await publish(registry, { kind: 'dataset', org, name: 'notes', version: '1', files: { 'config.json': '[]' } })
   const revoked = await registry.ok('createToken', { body: { name: 'x', scopes: ['read', 'publish', 'admin'] } })
   await registry.ok('revokeToken', { params: { id: revoked.id } })
   credentials = {
@@ -31,8 +32,8 @@ const needsToken = (route: RouteConfig) => !(route.security ?? []).some((one) =>
 
 /** Values that let a request reach its operation. */
 function request(route: RouteConfig): { path: string; init: RequestInit } {
-  const isPatch = route.path.startsWith('/v1/patches')
-  const values: Record<string, string> = { org, name: isPatch ? 'speech' : 'base', version: isPatch ? '1.0.0' : 'v1', id: crypto.randomUUID(), tag: 'latest', path: 'config.json' }
+  const [name, version] = route.path.startsWith('/v1/patches') ? ['speech', '1.0.0'] : route.path.startsWith('/v1/datasets') ? ['notes', '1'] : ['base', 'v1']
+  const values: Record<string, string> = { org, name, version, id: crypto.randomUUID(), tag: 'latest', path: 'config.json' }
   const path = route.path.replaceAll(/\{([^}:]+)[^}]*\}/g, (_, name: string) => values[name]!)
   const method = route.method.toUpperCase()
   return { path: `${path}${path.endsWith('/merged') || path === '/v1/resolve' ? `?patch=${org}/speech&target=${org}/base@v1` : ''}`, init: { method, ...(['GET', 'HEAD', 'DELETE'].includes(method) ? {} : { body: '{}', headers: { 'Content-Type': 'application/json' } }) } }

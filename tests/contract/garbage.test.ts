@@ -84,21 +84,22 @@ describe('garbage collection', () => {
     expect([await rows(), await isThere(blobKey(released))]).toEqual([[], false])
   })
 
-  it('keeps what drafts have, until they are abandoned; then it can be sent again', async () => {
+  it.each(['Model', 'Dataset'])('keeps what drafts of a %s have, until they are abandoned; then it can be sent again', async (kind) => {
+    const sent = `sent to a ${kind}`
     const params = { org, name: 'draft', version: '1' }
-    const files = { a: 'sent', b: 'not yet' }
-    const draft = await registry.ok('draftModelVersion', { params, body: { files: fileList(files) } })
+    const files = { a: sent, b: `not yet of a ${kind}` }
+    const draft = await registry.ok(`draft${kind}Version`, { params, body: { files: fileList(files) } })
     await putFiles({ files: draft.files.slice(0, 1) }, files)
-    const [row] = await registry.server.dependencies.db.select({ id: uploadFiles.id }).from(uploadFiles).where(eq(uploadFiles.sha256, sha256('sent')))
+    const [row] = await registry.server.dependencies.db.select({ id: uploadFiles.id }).from(uploadFiles).where(eq(uploadFiles.sha256, sha256(sent)))
     await age(`uploads/${row!.id}`, 29)
     expect((await removedBy({ graceSeconds: 0 })).uploads!.objects).toBe(0)
     await age(`uploads/${row!.id}`, 31)
-    expect((await removedBy({ dryRun: true })).uploads).toEqual({ objects: 1, bytes: 4 })
-    expect((await removedBy()).uploads).toEqual({ objects: 1, bytes: 4 })
-    const again = await registry.ok('getModelUpload', { params })
+    expect((await removedBy({ dryRun: true })).uploads).toEqual({ objects: 1, bytes: sent.length })
+    expect((await removedBy()).uploads).toEqual({ objects: 1, bytes: sent.length })
+    const again = await registry.ok(`get${kind}Upload`, { params })
     expect(await putFiles(again, files)).toEqual([200, 200])
-    await registry.ok('completeModelUpload', { params })
-    for (const { id } of await registry.server.dependencies.db.select({ id: uploadFiles.id }).from(uploadFiles).where(eq(uploadFiles.sha256, sha256('sent')))) await age(`uploads/${id}`, 400)
+    await registry.ok(`complete${kind}Upload`, { params })
+    for (const { id } of await registry.server.dependencies.db.select({ id: uploadFiles.id }).from(uploadFiles).where(eq(uploadFiles.sha256, sha256(sent)))) await age(`uploads/${id}`, 400)
     expect((await removedBy()).uploads!.objects).toBe(0)
     expect((await runIngest(registry)).status).toBe(204)
   })

@@ -216,12 +216,12 @@ export async function putFiles(upload: any, files: Files): Promise<number[]> {
   return statuses
 }
 
-export interface Publish { kind: 'model' | 'patch'; org: string; name: string; version: string; files: Files; token?: string; [more: string]: unknown }
+export interface Publish { kind: 'model' | 'patch' | 'dataset'; org: string; name: string; version: string; files: Files; token?: string; [more: string]: unknown }
 
 /** Drafts, uploads and completes; the ingest job is then waiting. */
 export async function upload(registry: Pick<TestRegistry, 'ok'>, { kind, org, name, version, files, token, ...more }: Publish): Promise<any> {
   const params = { org, name, version }
-  const K = kind === 'model' ? 'Model' : 'Patch'
+  const K = { model: 'Model', patch: 'Patch', dataset: 'Dataset' }[kind]
   const draft = await registry.ok(`draft${K}Version`, { params, body: { files: fileList(files), ...more }, token })
   await putFiles(draft, files)
   return registry.ok(`complete${K}Upload`, { params, token })
@@ -240,7 +240,7 @@ export async function publish(registry: TestRegistry, input: Publish): Promise<a
  */
 export async function runIngest(registry: TestRegistry, { readme = null, rejection, tensors }: { readme?: string | null; rejection?: unknown[]; tensors?: readonly ManifestTensor[] } = {}): Promise<Answer> {
   const claim = await claimIngest(registry)
-  const files = []
+  const files: { path: string; size: number; etag: string }[] = []
   for (const { path, size, sha256: digest, get } of claim.spec.files) {
     const response = await fetch(get.url, { headers: get.headers })
     const bytes = new Uint8Array(await response.arrayBuffer())
@@ -248,10 +248,12 @@ export async function runIngest(registry: TestRegistry, { readme = null, rejecti
     files.push({ path, size, etag: digest })
   }
   const facts = { modelType: 'llama', architectures: [], tieWordEmbeddings: false, quantization: null, layerCount: null, vocabularySize: null, tokenizerDigest: null, chatTemplateDigest: null }
-  const manifest = claim.spec.subject === 'model'
-    ? { format: 'portllm.model/1', files, tensors: tensors ?? sampleModel().tensors, facts }
-    : { ...samplePatch(sampleConfig(), sampleTensors()), files, ...(tensors !== undefined && { tensors }) }
-  const result = rejection === undefined ? { manifest, readme } : { rejection }
+  const manifests: Record<string, () => object> = {
+    model: () => ({ format: 'portllm.model/1', files, tensors: tensors ?? sampleModel().tensors, facts }),
+    patch: () => ({ ...samplePatch(sampleConfig(), sampleTensors()), files, ...(tensors !== undefined && { tensors }) }),
+    dataset: () => ({ format: 'portllm.dataset/1', files }),
+  }
+  const result = rejection === undefined ? { manifest: manifests[claim.spec.subject]!(), readme } : { rejection }
   return registry.call('completeJob', { params: { id: claim.job.id }, token: claim.token, body: { result } })
 }
 

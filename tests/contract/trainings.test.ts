@@ -196,8 +196,56 @@ describe('a fine-tuning', () => {
     expect(codeOf(await patchVersion(org))).toEqual([404, 'not_found'])
     expect((await finetune(org, { task: null, taskFile: 'task: notes', data: `${org}/notes` }, publisher)).status).toBe(202)
     const claimed = await claim('finetune')
-    expect(claimed.spec).toMatchObject({ task: 'notes', taskFile: 'task: notes', data: `${org}/notes` })
+    expect(claimed.spec).toMatchObject({ task: 'notes', taskFile: 'task: notes', data: { folder: `${org}/notes` } })
     await fail(claimed)
+  })
+})
+
+describe('data of the registry', () => {
+  const ROWS = { 'train.jsonl': '{"text":"a"}\n', 'README.md': '# Notes' }
+  const publishNotes = (org: string, more: Record<string, unknown> = {}) => publish(registry, { kind: 'dataset', org, name: 'notes', version: '1.0', files: ROWS, ...more })
+
+  it('reach the runner as just these files, and the version tells their digest', async () => {
+    const org = await withBase()
+    await publishNotes(org)
+    const { digest } = await registry.ok('getDatasetVersion', { params: { org, name: 'notes', version: '1.0' } })
+    // The name is kept as it was published.
+    const asked = await finetune(org, { data: `${org}/NOTES@1.0` })
+    expect(asked.status).toBe(202)
+    const { spec, job, token } = await claim('finetune')
+    expect(spec.data).toEqual({ dataset: `${org}/notes@1.0`, digest, files: expect.any(Array) })
+    expect(spec.data.files.map(({ path, sha256: of }: any) => [path, of]).sort()).toEqual(fileList(ROWS).map((file) => [file.path, file.sha256]).sort())
+    for (const { path, extents: [{ get }] } of spec.data.files) {
+      const response = await fetch(get.url, { headers: get.headers })
+      expect([response.status, await response.text()]).toEqual([206, ROWS[path as keyof typeof ROWS]])
+      expect((await fetch(get.url, { method: 'PUT', headers: get.headers, body: 'other' })).status).toBeGreaterThanOrEqual(400)
+    }
+    expect((await patchVersion(org)).body.training).toMatchObject({ spec: { data: `${org}/notes@1.0` }, datasetDigest: digest })
+    await fail({ job, token })
+    expect((await finetune(org)).status).toBe(202)
+    expect((await patchVersion(org)).body.training).toMatchObject({ spec: { data: null }, datasetDigest: null })
+    await fail(await claim('finetune'))
+
+    expect((await evolve(org, { config: 'datasets: [{path: notes, type: completion}]', data: `${org}/notes@1.0` })).status).toBe(202)
+    const evolution = await claim('evolve')
+    expect(evolution.spec.data).toMatchObject({ dataset: `${org}/notes@1.0`, digest })
+    await fail(evolution)
+  })
+
+  it('are for who may see them, once they are published', async () => {
+    const [org, other] = [await withBase(), await newOrganization(registry)]
+    await publishNotes(other, { visibility: 'internal' })
+    const publisher = await newUser(registry, { organization: org, role: 'publisher', scopes: ['read', 'publish'] })
+    const asks = (data: string) => [finetune(org, { data }, publisher), evolve(org, { data }, publisher)]
+    for (const data of [`${other}/notes@1.0`, `${other}/notes@2.0`, `${other}/none@1.0`, 'nobody/notes@1.0']) {
+      for (const answer of await Promise.all(asks(data))) expect([data, ...codeOf(answer)]).toEqual([data, 404, 'not_found'])
+    }
+    await registry.ok('updateDataset', { params: { org: other, name: 'notes' }, body: { visibility: 'public' } })
+    expect((await finetune(org, { data: `${other}/notes@1.0` }, publisher)).status).toBe(202)
+    await fail(await claim('finetune'))
+    await registry.ok('draftDatasetVersion', { params: { org, name: 'drafts', version: '1' }, body: { files: fileList(ROWS) } })
+    expect(codeOf(await finetune(org, { data: `${org}/drafts@1` }, publisher))).toEqual([409, 'wrong_state'])
+    expect(codeOf(await finetune(org, { data: `${other}/notes@1.0:2` }, publisher))).toEqual([400, 'invalid_reference'])
   })
 })
 

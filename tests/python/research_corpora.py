@@ -13,6 +13,7 @@ from pathlib import Path
 from portllm_research.axolotl import read_config
 from portllm_research.corpora import read_corpus
 from portllm_research.encoding import IGNORED
+from portllm_research.local_data import LocalData
 from portllm_research.models import load_tokenizer
 from portllm_research.task_file import OURS
 
@@ -23,7 +24,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         for file in sorted((OURS.parent / "configs").glob("*.yaml")):
             config = read_config(file)
-            corpus = read_corpus(config, tokenizer, Path(sys.argv[2]), Path(cache))
+            corpus = read_corpus(config, tokenizer, LocalData(Path(sys.argv[2]), "folder"), Path(cache))
             rows = []
             for row in corpus.rows:
                 learned = [token for token, label in zip(row["input_ids"], row["labels"]) if label != IGNORED]

@@ -27,12 +27,13 @@ datasets:
     type: completion
 sequence_len: 64
 micro_batch_size: 8
-max_steps: 6
+max_steps: 60
+save_steps: 5
 learning_rate: 0.0005
 `
 const QUESTIONS = 100
 /** Steps enough that a runner, which tells its progress every three seconds, is seen in the midst of them. */
-const FINETUNE = ['--model_name_or_path', 'lab/tiny@1.0', '--data', 'lab/kind', '--max_length', '96', '--batch_size', '16', '--lora_dropout', '0', '--lr', '0.002', '--num_epochs', '1', '--max_steps', '100', '--save_steps', '5', '--target_modules', 'q_proj,v_proj']
+const FINETUNE = ['--model_name_or_path', 'lab/tiny@1.0', '--data', 'lab/kind@1.0', '--max_length', '96', '--batch_size', '16', '--lora_dropout', '0', '--lr', '0.002', '--num_epochs', '1', '--max_steps', '100', '--save_steps', '5', '--target_modules', 'q_proj,v_proj']
 
 let registry: TestRegistry
 let folder: string
@@ -48,6 +49,7 @@ beforeAll(async () => {
   await writeData('kind/train', rows.slice(QUESTIONS))
   await writeData('kind/test', rows.slice(0, QUESTIONS))
   await writeData('text/train', rows.map((row) => JSON.stringify({ text: JSON.parse(row).prompt })))
+  for (const name of ['kind', 'text']) await cli('publish', join(folder, 'data/lab', name), '--kind', 'dataset', '--name', `lab/${name}`, '--version', '1.0', '--visibility', 'internal')
   taskFile = join(folder, 'kind.yaml')
   await writeFile(taskFile, TASK)
   await writeFile(join(folder, 'config.yaml'), CONFIG)
@@ -104,6 +106,19 @@ function evaluate(model: string, ...more: string[]): Promise<Record<string, any>
   return cli('evaluate', '--model', model, '--task_file', taskFile, '--data', 'lab/kind', '--batch_size', '50', ...more)
 }
 
+/** Kills the runner of a training that has a checkpoint by now, and awaits the training's end in another one. */
+async function killedOnce(job: { id: string }): Promise<void> {
+  await until(job.id, ({ progress, state }) => state === 'failed' || (progress?.phase === 'training' && progress.done >= 6))
+  const runners = await researchRunners()
+  expect(runners).toHaveLength(1)
+  process.kill(runners[0]!, 'SIGKILL')
+  expect(await ended(job.id)).toMatchObject({ state: 'succeeded', attempt: 2 })
+}
+
+async function goneOn(): Promise<number> {
+  return (await readFile(join(registry.data, 'runner.log'), 'utf8')).match(/Going on at step \d+, where the last run was interrupted/g)?.length ?? 0
+}
+
 /** Process ids of the server's own runner that trains and evaluates. */
 async function researchRunners(): Promise<number[]> {
   const found: number[] = []
@@ -136,27 +151,40 @@ test('a model is evaluated alone, with a patch merged into it, and with PEFT, wh
 
 test('a patch is fine-tuned and published; the runner is killed in it once, and the next one goes on at its checkpoint', async () => {
   const { job } = await cli('finetune', ...FINETUNE, '--task_file', taskFile, '--as', 'lab/fresh@1.0.0', '--no-wait')
-  await until(job.id, ({ progress, state }) => state === 'failed' || (progress?.phase === 'training' && progress.done >= 6))
-  const runners = await researchRunners()
-  expect(runners).toHaveLength(1)
-  process.kill(runners[0]!, 'SIGKILL')
-  expect(await ended(job.id)).toMatchObject({ state: 'succeeded', attempt: 2 })
+  const before = await goneOn()
+  await killedOnce(job)
+  expect(await goneOn()).toBe(before + 1)
 
   const version = await made('Patch', 'fresh', '1.0.0')
-  expect(version).toMatchObject({ state: 'published', rejection: null, training: { spec: { base: 'lab/tiny@1.0', task: 'kind' }, record: { task: 'kind', base: { name: 'lab/tiny@1.0' }, data: { examples: 500 }, steps: 100 } } })
+  const { digest } = await registry.ok('getDatasetVersion', { params: { org: 'lab', name: 'kind', version: '1.0' } })
+  expect(version).toMatchObject({
+    state: 'published', rejection: null,
+    training: { spec: { base: 'lab/tiny@1.0', task: 'kind', data: 'lab/kind@1.0' }, datasetDigest: digest, record: { task: 'kind', base: { name: 'lab/tiny@1.0' }, data: { source: `lab/kind@1.0 (${digest})`, examples: 500 }, steps: 100 } },
+  })
   expect(version.training.record.curve.map(({ step }: any) => step)).toEqual(Array.from({ length: 100 }, (_, index) => index + 1))
   expect(version.files.map(({ path }: any) => path)).toEqual(['README.md', 'adapter_config.json', 'adapter_model.safetensors', 'training.json'])
-  expect(await readFile(join(registry.data, 'runner.log'), 'utf8')).toMatch(/Going on at step \d+, where the last run was interrupted/)
   expect(await readdir(join(registry.data, 'scratch'))).toEqual([])
   const page = await (await fetch(`${registry.url}/patches/lab/fresh/1.0.0`)).text()
   expect(page).toContain('Fine-tuned on <code>lab/tiny@1.0</code> for the task <code>kind</code>')
 }, 400_000)
 
-test('a model is evolved and published as the child of its parent, and a patch is ported to it', async () => {
-  const version = await cli('evolve', join(folder, 'config.yaml'), '--model_name_or_path', 'lab/tiny@1.0', '--data', 'lab/text', '--as', 'lab/tiny@1.1')
-  expect(version).toMatchObject({ state: 'published', parent: { reference: 'lab/tiny@1.0', kind: 'continued-pretraining' }, training: { spec: { parent: 'lab/tiny@1.0', config: CONFIG }, record: { steps: 6 } } })
+test('a model is evolved and published as the child of its parent, killed once or not to the same bytes, and a patch is ported to it', async () => {
+  const evolve = (version: string, ...more: string[]) => cli('evolve', join(folder, 'config.yaml'), '--model_name_or_path', 'lab/tiny@1.0', '--data', 'lab/text@1.0', '--as', `lab/tiny@${version}`, ...more)
+  const { job } = await evolve('1.1', '--no-wait')
+  const before = await goneOn()
+  await killedOnce(job)
+  expect(await goneOn()).toBe(before + 1)
+  const killed = await made('Model', 'tiny', '1.1')
+  expect(killed).toMatchObject({ state: 'published', parent: { reference: 'lab/tiny@1.0', kind: 'continued-pretraining' }, training: { spec: { parent: 'lab/tiny@1.0', config: CONFIG, data: 'lab/text@1.0' }, record: { data: { source: expect.stringMatching(/^lab\/text@1\.0 \(sha256:/) }, steps: 60 } } })
+
+  expect(await readdir(join(registry.data, 'scratch'))).toEqual([])
+  const whole = await evolve('1.2')
+  const weights = ({ files }: any) => files.filter(({ path }: any) => path.endsWith('.safetensors')).map(({ path, etag }: any) => [path, etag])
+  expect(weights(whole)).toEqual(weights(killed))
+  expect(whole.training.record.curve).toEqual(killed.training.record.curve)
+  expect(weights(await registry.ok('getModelVersion', { params: { org: 'lab', name: 'tiny', version: '1.0' } }))).not.toEqual(weights(killed))
   expect(await registry.ok('resolvePatches', { query: { patch: 'lab/kind', target: 'lab/tiny@1.1' } })).toMatchObject({ verdict: 'portable' })
-}, 300_000)
+}, 400_000)
 
 test('a job that cannot be done says why: the version is rejected with it', async () => {
   const misfit = join(folder, 'misfit.yaml')

@@ -26,7 +26,7 @@ const Contribution = z.discriminatedUnion('kind', [
 
 const IngestSpec = z.object({
   kind: z.literal('ingest'),
-  subject: z.enum(['model', 'patch']),
+  subject: z.enum(['model', 'patch', 'dataset']),
   files: z.array(z.object({ path: z.string(), size: Size, sha256: Sha256, get: SignedRequest })),
 })
 const Block = z.object({ first: Size, count: Size, contributions: z.array(Contribution) }).openapi('Block')
@@ -62,8 +62,9 @@ const EvaluateSpec = z.object({
   tasks: z.array(z.string()), taskFile: z.string().nullable(), data: z.string().nullable(),
   num_fewshot: Size.nullable(), batch_size: Size, limit: Size.nullable(), seed: Size,
 })
-const FinetuneSpec = z.object({ kind: z.literal('finetune'), base: z.array(SignedFile), baseName: z.string(), task: z.string(), taskFile: z.string().nullable(), data: z.string().nullable(), options: FinetuneOptions })
-const EvolveSpec = z.object({ kind: z.literal('evolve'), parent: z.array(SignedFile), config: z.string(), data: z.string().nullable() })
+const TrainingData = z.union([z.object({ folder: z.string() }), z.object({ dataset: z.string(), digest: Digest, files: z.array(SignedFile) })]).nullable()
+const FinetuneSpec = z.object({ kind: z.literal('finetune'), base: z.array(SignedFile), baseName: z.string(), task: z.string(), taskFile: z.string().nullable(), data: TrainingData, options: FinetuneOptions })
+const EvolveSpec = z.object({ kind: z.literal('evolve'), parent: z.array(SignedFile), config: z.string(), data: TrainingData })
 
 export const Claim = z
   .object({
@@ -85,9 +86,11 @@ export const ModelFacts = z.object({
 export const ModelManifest = z.object({ format: z.literal('portllm.model/1'), files: z.array(ManifestFile), tensors: z.array(ManifestTensor), facts: ModelFacts }).openapi('ModelManifest')
 export const PatchManifest = z.object({ format: z.literal('portllm.patch/1'), files: z.array(ManifestFile), tensors: z.array(ManifestTensor), adapterConfig: z.string() }).openapi('PatchManifest')
 
+export const DatasetManifest = z.object({ format: z.literal('portllm.dataset/1'), files: z.array(ManifestFile) }).openapi('DatasetManifest')
+
 const Rejection = z.object({ code: z.string().max(100), message: z.string().max(4000), file: z.string().optional(), tensor: z.string().optional() })
 export const IngestResult = z.union([
-  z.strictObject({ manifest: z.discriminatedUnion('format', [ModelManifest, PatchManifest]), readme: z.string().nullable() }),
+  z.strictObject({ manifest: z.discriminatedUnion('format', [ModelManifest, PatchManifest, DatasetManifest]), readme: z.string().nullable() }),
   z.strictObject({ rejection: z.array(Rejection).min(1) }),
 ])
 export const MergeResult = z.strictObject({

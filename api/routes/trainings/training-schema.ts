@@ -1,6 +1,7 @@
 import { z } from '@hono/zod-openapi'
 import { MAX_YAML_LENGTH } from '../../../patch/plain-yaml.ts'
 import { Job } from '../jobs/job-schema.ts'
+import { Digest } from '../uploads/upload-schema.ts'
 
 const count = (max: number) => z.int().min(1).max(max)
 
@@ -27,7 +28,7 @@ export const FinetuneOptions = z
 
 export const Task = z.string().min(1).max(200)
 export const YamlText = z.string().max(MAX_YAML_LENGTH)
-export const DataName = z.string().max(200).openapi({ description: 'Data of your organization that the runner has, as `org/name`.' })
+export const DataName = z.string().max(200).openapi({ description: 'A dataset of the registry, as `org/name@version`; or data of your organization that the runner has, as `org/name`. The Hub’s by default.', example: 'hospital/notes@1.0' })
 
 const FinetuneSpec = z.object({ base: z.string(), task: z.string(), taskFile: z.string().nullable(), data: z.string().nullable(), options: FinetuneOptions }).openapi('FinetuneSpec')
 const EvolveSpec = z.object({ parent: z.string(), config: z.string(), data: z.string().nullable() }).openapi('EvolveSpec')
@@ -50,7 +51,7 @@ export const TrainingRecord = z
   .openapi('TrainingRecord')
 
 export const Training = z
-  .object({ spec: z.union([FinetuneSpec, EvolveSpec]), record: TrainingRecord.nullable(), job: Job.nullable() })
+  .object({ spec: z.union([FinetuneSpec, EvolveSpec]), datasetDigest: Digest.nullable().openapi({ description: 'Of the dataset of the registry that `spec.data` names.' }), record: TrainingRecord.nullable(), job: Job.nullable() })
   .openapi('Training', { description: 'How a job of this registry made the version.' })
 
 export const TrainingStarted = z.object({ reference: z.string().openapi({ description: 'The version to be.' }), job: Job }).openapi('TrainingStarted')

@@ -2,8 +2,9 @@ import { asc, eq, type SQL } from 'drizzle-orm'
 import type { Database } from '../../../db/database.ts'
 import { changedTensors, extents, files } from '../../../db/schema.ts'
 import type { Extent, FileExtent } from '../../../patch/extent.ts'
+import type { VersionOwner } from '../uploads/subject.ts'
 
-export type FileOwner = { modelVersionId: string } | { patchVersionId: string } | { derivationId: string } | { evaluationId: string }
+export type FileOwner = VersionOwner | { derivationId: string } | { evaluationId: string }
 
 /** The extents of every file of a published version, by path. */
 export async function readExtents(db: Database, owner: { modelVersionId: string } | { patchVersionId: string }): Promise<Map<string, Extent[]>> {
@@ -46,5 +47,6 @@ export function toExtents({ blob, offset, length, tensor, tensorBlob }: Awaited<
 export function ofOwner(owner: FileOwner): SQL {
   if ('modelVersionId' in owner) return eq(files.modelVersionId, owner.modelVersionId)
   if ('patchVersionId' in owner) return eq(files.patchVersionId, owner.patchVersionId)
+  if ('datasetVersionId' in owner) return eq(files.datasetVersionId, owner.datasetVersionId)
   return 'derivationId' in owner ? eq(files.derivationId, owner.derivationId) : eq(files.evaluationId, owner.evaluationId)
 }

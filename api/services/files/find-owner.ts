@@ -1,5 +1,5 @@
 import { and, eq, sql } from 'drizzle-orm'
-import { models, modelVersions, organizations, patches, patchVersions } from '../../../db/schema.ts'
+import { organizations } from '../../../db/schema.ts'
 import type { RequestContext } from '../../context.ts'
 import { ApiError, notFound } from '../../errors.ts'
 import { mayReadInternal } from '../authorization/authorize.ts'
@@ -7,10 +7,12 @@ import { visibleTo } from '../authorization/visibility.ts'
 import { findDerivationState } from '../derivations/find-visible.ts'
 import { findVisibleEvaluation } from '../evaluations/find-visible.ts'
 import type { FileOwner } from '../derivations/read-extents.ts'
+import { PACKAGES, type PackageKind } from '../packages.ts'
+import { ownerColumns } from '../uploads/subject.ts'
 
-/** What the caller names: a version of a model or patch, a merged model, or an evaluation. */
+/** What the caller names: a version of a package, a merged model, or an evaluation. */
 export type FileSubject =
-  | { readonly kind: 'model' | 'patch'; readonly organization: string; readonly name: string; readonly version: string }
+  | { readonly kind: PackageKind; readonly organization: string; readonly name: string; readonly version: string }
   | { readonly kind: 'derivation'; readonly id: string }
   | { readonly kind: 'evaluation'; readonly id: string }
 
@@ -24,7 +26,7 @@ type Scope = Pick<RequestContext, 'db' | 'principal'>
 
 /**
  * Whose files are meant, without the manifest, which is too large to read for each range of a file. Throws `not_found`,
- * in the words of findModelVersion and findPatchVersion, also for what the caller may not see; `wrong_state` where
+ * in the words of findModelVersion and its like, also for what the caller may not see; `wrong_state` where
  * the caller sees it but it is not published or merged yet.
  */
 export async function findFileOwner({ ctx, subject }: { ctx: Scope; subject: FileSubject }): Promise<FoundOwner> {
@@ -34,8 +36,7 @@ export async function findFileOwner({ ctx, subject }: { ctx: Scope; subject: Fil
   const missing = () => notFound(`The ${subject.kind} version`, asked)
   // PostgreSQL refuses a text with this character, where a path may hold it (%00).
   if (asked.includes('\0')) throw missing()
-  const [versions, families, familyId] =
-    subject.kind === 'model' ? [modelVersions, models, modelVersions.modelId] as const : [patchVersions, patches, patchVersions.patchId] as const
+  const { versions, families, familyId } = PACKAGES[subject.kind]
   const [row] = await ctx.db
     .select({
       id: versions.id, state: versions.state, version: versions.version,
@@ -58,7 +59,7 @@ export async function findFileOwner({ ctx, subject }: { ctx: Scope; subject: Fil
   }
   const reference = `${row.organization}/${row.name}@${row.version}`
   if (!published) throw new ApiError('wrong_state', `${reference} is not published (its state is ${row.state}), so its files cannot be fetched yet. See .../upload for what is missing.`)
-  return { owner: subject.kind === 'model' ? { modelVersionId: row.id } : { patchVersionId: row.id }, reference, visibility: row.visibility }
+  return { owner: ownerColumns({ kind: subject.kind, versionId: row.id }), reference, visibility: row.visibility }
 }
 
 async function findReadyDerivation(ctx: Scope, id: string): Promise<FoundOwner> {

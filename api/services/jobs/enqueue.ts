@@ -3,9 +3,10 @@ import type { Database } from '../../../db/database.ts'
 import { jobs } from '../../../db/schema.ts'
 import type { RequestContext } from '../../context.ts'
 import { isJobKind, type JobKind } from '../../ports/job-queue.ts'
+import type { VersionOwner } from '../uploads/subject.ts'
 import type { JobRow } from './job-view.ts'
 
-export type JobSubject = { modelVersionId: string } | { patchVersionId: string } | { derivationId: string } | { analysisId: string } | { evaluationId: string }
+export type JobSubject = VersionOwner | { derivationId: string } | { analysisId: string } | { evaluationId: string }
 
 interface NewJob {
   ctx: Pick<RequestContext, 'queue' | 'principal'>

@@ -1,7 +1,7 @@
 import { eq, sql, type SQL } from 'drizzle-orm'
 import { alias } from 'drizzle-orm/pg-core'
 import type { Database } from '../../../db/database.ts'
-import { analyses, evaluations, jobs, models, modelVersions, organizations, patches, patchVersions, type JobFailure, type JobProgress } from '../../../db/schema.ts'
+import { analyses, datasets, datasetVersions, evaluations, jobs, models, modelVersions, organizations, patches, patchVersions, type JobFailure, type JobProgress } from '../../../db/schema.ts'
 
 export type JobRow = typeof jobs.$inferSelect
 
@@ -12,7 +12,7 @@ export interface JobView {
   attempt: number
   progress: JobProgress | null
   failure: JobFailure | null
-  subject: { kind: 'model-version' | 'patch-version' | 'derivation' | 'analysis' | 'evaluation'; reference: string }
+  subject: { kind: 'model-version' | 'patch-version' | 'dataset-version' | 'derivation' | 'analysis' | 'evaluation'; reference: string }
   createdAt: string
   startedAt: string | null
   endedAt: string | null
@@ -20,6 +20,7 @@ export interface JobView {
 
 const modelOwner = alias(organizations, 'model_owner')
 const patchOwner = alias(organizations, 'patch_owner')
+const datasetOwner = alias(organizations, 'dataset_owner')
 
 /** Jobs as the API shows them, with the reference of what they work on. Whether the caller may see them is the caller's question. */
 export function selectJobViews(db: Database) {
@@ -28,6 +29,7 @@ export function selectJobViews(db: Database) {
       job: jobs,
       model: sql<string | null>`${modelOwner.name} || '/' || ${models.name} || '@' || ${modelVersions.version}`,
       patch: sql<string | null>`${patchOwner.name} || '/' || ${patches.name} || '@' || ${patchVersions.version}`,
+      dataset: sql<string | null>`${datasetOwner.name} || '/' || ${datasets.name} || '@' || ${datasetVersions.version}`,
     })
     .from(jobs)
     .leftJoin(analyses, eq(analyses.id, jobs.analysisId))
@@ -38,10 +40,15 @@ export function selectJobViews(db: Database) {
     .leftJoin(patchVersions, eq(patchVersions.id, sql`coalesce(${jobs.patchVersionId}, ${analyses.patchVersionId}, ${evaluations.patchVersionId})`))
     .leftJoin(patches, eq(patches.id, patchVersions.patchId))
     .leftJoin(patchOwner, eq(patchOwner.id, patches.organizationId))
+    .leftJoin(datasetVersions, eq(datasetVersions.id, jobs.datasetVersionId))
+    .leftJoin(datasets, eq(datasets.id, datasetVersions.datasetId))
+    .leftJoin(datasetOwner, eq(datasetOwner.id, datasets.organizationId))
     .$dynamic()
 }
 
-export function toJobView(row: { job: JobRow; model: string | null; patch: string | null }): JobView {
+interface JobViewRow { job: JobRow; model: string | null; patch: string | null; dataset: string | null }
+
+export function toJobView(row: JobViewRow): JobView {
   const { job } = row
   return {
     id: job.id,
@@ -57,11 +64,12 @@ export function toJobView(row: { job: JobRow; model: string | null; patch: strin
   }
 }
 
-function subjectOf({ job, model, patch }: { job: JobRow; model: string | null; patch: string | null }): JobView['subject'] {
+function subjectOf({ job, model, patch, dataset }: JobViewRow): JobView['subject'] {
   if (job.analysisId !== null) return { kind: 'analysis', reference: `${patch} on ${model}` }
   if (job.evaluationId !== null) return { kind: 'evaluation', reference: patch === null ? model! : `${patch} on ${model}` }
   if (job.modelVersionId !== null) return { kind: 'model-version', reference: model! }
   if (job.patchVersionId !== null) return { kind: 'patch-version', reference: patch! }
+  if (job.datasetVersionId !== null) return { kind: 'dataset-version', reference: dataset! }
   return { kind: 'derivation', reference: job.derivationId! }
 }
 

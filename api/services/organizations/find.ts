@@ -1,26 +1,25 @@
 import { and, eq, exists, or, sql } from 'drizzle-orm'
 import type { Database } from '../../../db/database.ts'
-import { models, modelVersions, organizations, patches, patchVersions } from '../../../db/schema.ts'
+import { organizations } from '../../../db/schema.ts'
 import type { RequestContext } from '../../context.ts'
 import { notFound } from '../../errors.ts'
 import { ofOwnOrganization } from '../authorization/visibility.ts'
 import type { Principal } from '../authorization/principal.ts'
+import { PACKAGES, type PackageKind } from '../packages.ts'
 
 export type OrganizationRow = typeof organizations.$inferSelect
 
 /** An organization is seen by its members, and by everybody once it has published something public. */
 export function organizationVisibleTo(db: Database, principal: Principal) {
-  const model = db
-    .select({ one: sql`1` })
-    .from(models)
-    .innerJoin(modelVersions, eq(modelVersions.modelId, models.id))
-    .where(and(eq(models.organizationId, organizations.id), eq(models.visibility, 'public'), eq(modelVersions.state, 'published')))
-  const patch = db
-    .select({ one: sql`1` })
-    .from(patches)
-    .innerJoin(patchVersions, eq(patchVersions.patchId, patches.id))
-    .where(and(eq(patches.organizationId, organizations.id), eq(patches.visibility, 'public'), eq(patchVersions.state, 'published')))
-  return or(ofOwnOrganization(principal, organizations.id), exists(model), exists(patch))!
+  const published = (kind: PackageKind) => {
+    const { versions, families, familyId } = PACKAGES[kind]
+    return db
+      .select({ one: sql`1` })
+      .from(families)
+      .innerJoin(versions, eq(familyId, families.id))
+      .where(and(eq(families.organizationId, organizations.id), eq(families.visibility, 'public'), eq(versions.state, 'published')))
+  }
+  return or(ofOwnOrganization(principal, organizations.id), exists(published('model')), exists(published('patch')), exists(published('dataset')))!
 }
 
 /** By name, whatever its case. Throws `not_found` also for one that the caller may not see. */

@@ -1,13 +1,14 @@
 import type { RequestContext } from '../../context.ts'
 import { blobKey, type SignedRequest } from '../../ports/blob-store.ts'
 import type { JobRow } from '../jobs/job-view.ts'
+import type { PackageKind } from '../packages.ts'
 import { findUploadSubject } from '../uploads/find-subject.ts'
 import { stagedKey } from '../uploads/subject.ts'
 import { readUploadFiles } from '../uploads/upload-view.ts'
 
 export interface IngestSpec {
   kind: 'ingest'
-  subject: 'model' | 'patch'
+  subject: PackageKind
   files: { path: string; size: number; sha256: string; get: SignedRequest }[]
 }
 

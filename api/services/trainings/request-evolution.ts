@@ -7,9 +7,9 @@ import type { RequestContext } from '../../context.ts'
 import { assertMayPublish } from '../authorization/authorize.ts'
 import { findJobView } from '../jobs/job-view.ts'
 import { reserveModelVersion, type NewModelVersion, type PARENT_KINDS } from '../models/draft-version.ts'
-import { findDataOwner } from '../organizations/find-data-owner.ts'
 import { findOrganization } from '../organizations/find.ts'
 import { inTransaction } from '../transaction.ts'
+import { findTrainingData } from './find-data.ts'
 import { readVersionName, type TrainingStarted } from './request-finetune.ts'
 import { startTraining } from './start.ts'
 
@@ -25,14 +25,14 @@ export async function requestEvolution({ ctx, input }: { ctx: RequestContext; in
   const organization = await findOrganization({ ctx, name: names.organization })
   assertMayPublish(ctx.principal, organization)
   const { userId } = ctx.principal
-  const { model: _, parentKind, parent, config, data, ...settings } = input
+  const { model: _, parentKind, parent, config, data: named, ...settings } = input
   checkName(names.name)
   checkModelVersion(names.version)
-  checkEvolveConfig(config, { hasData: data !== null })
-  if (data !== null) await findDataOwner({ ctx, data })
+  checkEvolveConfig(config, { hasData: named !== null })
+  const { data, datasetVersionId } = await findTrainingData({ ctx, data: named })
   const { reference, jobId, discard } = await inTransaction(ctx, async (tx) => {
     const { subject, settle } = await reserveModelVersion({ ctx, tx, organization, input: { ...names, ...settings, parent: { reference: parent, kind: parentKind } }, userId })
-    const { job, discard } = await startTraining({ ctx, tx, subject, training: { kind: 'evolve', spec: { parent, config, data } }, userId })
+    const { job, discard } = await startTraining({ ctx, tx, subject, training: { kind: 'evolve', spec: { parent, config, data } }, datasetVersionId, userId })
     await settle()
     return { reference: subject.reference, jobId: job.id, discard }
   })

@@ -6,11 +6,11 @@ import type { RequestContext } from '../../context.ts'
 import { ApiError } from '../../errors.ts'
 import { assertMayPublish } from '../authorization/authorize.ts'
 import { findJobView, type JobView } from '../jobs/job-view.ts'
-import { findDataOwner } from '../organizations/find-data-owner.ts'
 import { findOrganization } from '../organizations/find.ts'
 import { checkNewPatchVersion, findBase, reservePatchVersion, type NewPatchVersion } from '../patches/draft-version.ts'
 import { readReference } from '../resolutions/select-patches.ts'
 import { inTransaction } from '../transaction.ts'
+import { findTrainingData } from './find-data.ts'
 import { startTraining } from './start.ts'
 
 export interface FinetuneRequest extends Omit<FinetuneSpec, 'task'>, Omit<NewPatchVersion, 'organization' | 'name' | 'version' | 'base'> {
@@ -28,15 +28,16 @@ export async function requestFinetune({ ctx, input }: { ctx: RequestContext; inp
   const organization = await findOrganization({ ctx, name: names.organization })
   assertMayPublish(ctx.principal, organization)
   const { userId } = ctx.principal
-  const { patch: _, task, taskFile, data, base, options, ...settings } = input
+  const { patch: _, task, taskFile, data: named, base, options, ...settings } = input
   const version = { ...names, base, ...settings }
   checkNewPatchVersion(version)
-  const spec = { base, task: readTask(task, taskFile), taskFile, data, options }
+  const name = readTask(task, taskFile)
   const baseVersionId = await findBase({ ctx, reference: base })
-  if (data !== null) await findDataOwner({ ctx, data })
+  const { data, datasetVersionId } = await findTrainingData({ ctx, data: named })
+  const spec = { base, task: name, taskFile, data, options }
   const { reference, jobId, discard } = await inTransaction(ctx, async (tx) => {
     const { subject, settle } = await reservePatchVersion({ tx, organization, input: version, baseVersionId, userId })
-    const { job, discard } = await startTraining({ ctx, tx, subject, training: { kind: 'finetune', spec }, userId })
+    const { job, discard } = await startTraining({ ctx, tx, subject, training: { kind: 'finetune', spec }, datasetVersionId, userId })
     await settle()
     return { reference: subject.reference, jobId: job.id, discard }
   })

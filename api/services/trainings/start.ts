@@ -19,7 +19,7 @@ export type Training = { kind: 'finetune'; spec: FinetuneSpec } | { kind: 'evolv
  * that is on its way; a rejected version is trained anew. The caller has authorized it. Returns the staged keys to discard
  * after the commit. Throws `version_exists`.
  */
-export async function startTraining({ ctx, tx, subject, training: { kind, spec }, userId }: { ctx: RequestContext; tx: Database; subject: UploadSubject; training: Training; userId: string }): Promise<{ job: JobRow; discard: string[] }> {
+export async function startTraining({ ctx, tx, subject, training: { kind, spec }, datasetVersionId, userId }: { ctx: RequestContext; tx: Database; subject: UploadSubject; training: Training; datasetVersionId: string | null; userId: string }): Promise<{ job: JobRow; discard: string[] }> {
   const version = await lockVersion(tx, subject)
   const ofSubject = subject.kind === 'model' ? eq(trainings.modelVersionId, subject.versionId) : eq(trainings.patchVersionId, subject.versionId)
   const [earlier] = await tx.select().from(trainings).where(ofSubject)
@@ -32,8 +32,8 @@ export async function startTraining({ ctx, tx, subject, training: { kind, spec }
   const discard = await replaceFiles({ tx, subject, before, files: [] })
   await reopen(tx, subject, userId)
   const job = await enqueueJob({ ctx, tx, kind, organizationId: subject.organization.id, subject: ownerColumns(subject) })
-  if (earlier === undefined) await tx.insert(trainings).values({ ...ownerColumns(subject), spec, jobId: job.id })
-  else await tx.update(trainings).set({ spec, jobId: job.id, record: null }).where(ofSubject)
+  if (earlier === undefined) await tx.insert(trainings).values({ ...ownerColumns(subject), spec, datasetVersionId, jobId: job.id })
+  else await tx.update(trainings).set({ spec, datasetVersionId, jobId: job.id, record: null }).where(ofSubject)
   await recordAudit({ ctx, tx, entry: { organizationId: subject.organization.id, action: `${subject.kind}-version.train`, subject: subject.reference, before: { state: version.state }, after: { state: 'draft', job: job.id, spec } } })
   return { job, discard }
 }

@@ -1,7 +1,7 @@
 import { eq } from 'drizzle-orm'
 import type { Database } from '../../../db/database.ts'
-import { extents, files, modelVersions, patchVersions } from '../../../db/schema.ts'
-import type { ModelManifest, PatchManifest } from '../../../patch/manifest.ts'
+import { datasetVersions, extents, files, modelVersions, patchVersions } from '../../../db/schema.ts'
+import type { VersionManifest } from '../../../patch/manifest.ts'
 import type { RequestContext } from '../../context.ts'
 import { ApiError } from '../../errors.ts'
 import { recordAudit } from '../audit/record.ts'
@@ -14,7 +14,7 @@ import { findUploadSubject } from './find-subject.ts'
 import { digestOfFiles, readUploadFiles, type UploadFileRow } from './upload-view.ts'
 
 export type IngestResult =
-  | { readonly manifest: ModelManifest | PatchManifest; readonly readme: string | null }
+  | { readonly manifest: VersionManifest; readonly readme: string | null }
   | { readonly rejection: readonly Rejection[] }
 
 const CHUNK = 500
@@ -47,7 +47,7 @@ export async function finishIngest({ ctx, tx, job, result }: { ctx: RequestConte
   return { discard }
 }
 
-function assertManifest(subject: UploadSubject, rows: readonly UploadFileRow[], manifest: ModelManifest | PatchManifest): void {
+function assertManifest(subject: UploadSubject, rows: readonly UploadFileRow[], manifest: VersionManifest): void {
   const format = `portllm.${subject.kind}/1`
   if (manifest.format !== format) throw new ApiError('invalid_request', `The manifest of ${subject.reference} must have the format ${format}, not ${manifest.format}.`)
   const found = new Map(manifest.files.map((file) => [file.path, file]))
@@ -72,14 +72,19 @@ async function storeFiles(ctx: RequestContext, tx: Database, subject: UploadSubj
   }
 }
 
-async function publish(ctx: RequestContext, tx: Database, subject: UploadSubject, { manifest, readme }: { manifest: ModelManifest | PatchManifest; readme: string | null }): Promise<string> {
+async function publish(ctx: RequestContext, tx: Database, subject: UploadSubject, { manifest, readme }: { manifest: VersionManifest; readme: string | null }): Promise<string> {
   const digest = await digestOfFiles(subject.kind, manifest.files.map(({ path, size, etag }) => ({ path, size, sha256: etag })))
   const published = { state: 'published' as const, digest, publishedAt: ctx.clock.now(), rejection: null }
-  if (manifest.format === 'portllm.model/1') {
-    await tx.update(modelVersions).set({ ...published, manifest }).where(eq(modelVersions.id, subject.versionId))
-  } else {
-    await tx.update(patchVersions).set({ ...published, manifest }).where(eq(patchVersions.id, subject.versionId))
-    await movePatchTags({ tx, patchVersionId: subject.versionId, readme })
+  switch (manifest.format) {
+    case 'portllm.model/1':
+      await tx.update(modelVersions).set({ ...published, manifest }).where(eq(modelVersions.id, subject.versionId))
+      break
+    case 'portllm.patch/1':
+      await tx.update(patchVersions).set({ ...published, manifest }).where(eq(patchVersions.id, subject.versionId))
+      await movePatchTags({ tx, patchVersionId: subject.versionId, readme })
+      break
+    case 'portllm.dataset/1':
+      await tx.update(datasetVersions).set({ ...published, manifest }).where(eq(datasetVersions.id, subject.versionId))
   }
   return digest
 }

@@ -1,6 +1,6 @@
 import { and, eq, inArray, or } from 'drizzle-orm'
 import type { Database } from '../../../db/database.ts'
-import { blobs, extents, files, models, modelVersions, patches, patchVersions } from '../../../db/schema.ts'
+import { blobs, datasets, datasetVersions, extents, files, models, modelVersions, patches, patchVersions } from '../../../db/schema.ts'
 
 const CHUNK = 500
 
@@ -21,12 +21,14 @@ export async function findHeld(db: Database, organizationId: string, wanted: rea
       .leftJoin(models, eq(models.id, modelVersions.modelId))
       .leftJoin(patchVersions, eq(patchVersions.id, files.patchVersionId))
       .leftJoin(patches, eq(patches.id, patchVersions.patchId))
+      .leftJoin(datasetVersions, eq(datasetVersions.id, files.datasetVersionId))
+      .leftJoin(datasets, eq(datasets.id, datasetVersions.datasetId))
       .where(
         and(
           inArray(blobs.sha256, chunk.map((file) => file.sha256)),
           // An uploaded file is one extent and has its content's digest as its etag.
           eq(files.etag, blobs.sha256),
-          or(eq(models.organizationId, organizationId), eq(patches.organizationId, organizationId)),
+          or(eq(models.organizationId, organizationId), eq(patches.organizationId, organizationId), eq(datasets.organizationId, organizationId)),
         ),
       )
     for (const row of rows) held.add(`${row.sha256}:${row.size}`)

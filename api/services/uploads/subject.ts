@@ -1,14 +1,15 @@
 import { eq, type SQL } from 'drizzle-orm'
 import type { Database } from '../../../db/database.ts'
-import { jobs, modelVersions, patchVersions, uploadFiles } from '../../../db/schema.ts'
+import { jobs, uploadFiles } from '../../../db/schema.ts'
 import type { OrganizationRow } from '../organizations/find.ts'
+import { PACKAGES, type PackageKind } from '../packages.ts'
 
 export type PublishState = 'draft' | 'uploaded' | 'verifying' | 'published' | 'rejected'
 export interface Rejection { code: string; message: string; file?: string; tensor?: string }
 
-/** The version that an upload makes, of a model or of a patch. */
+/** The version that an upload makes. */
 export interface UploadSubject {
-  readonly kind: 'model' | 'patch'
+  readonly kind: PackageKind
   readonly versionId: string
   /** `org/name@version`. */
   readonly reference: string
@@ -18,8 +19,8 @@ export interface UploadSubject {
 export interface VersionState { state: PublishState; rejection: Rejection[] | null; digest: string | null; createdBy: string }
 
 /** Locks the version's row until the transaction ends, so that of two requests one sees what the other did. */
-export async function lockVersion(tx: Database, subject: UploadSubject): Promise<VersionState> {
-  const table = subject.kind === 'model' ? modelVersions : patchVersions
+export async function lockVersion(tx: Database, subject: Pick<UploadSubject, 'kind' | 'versionId'>): Promise<VersionState> {
+  const { versions: table } = PACKAGES[subject.kind]
   const [row] = await tx
     .select({ state: table.state, rejection: table.rejection, digest: table.digest, createdBy: table.createdBy })
     .from(table)
@@ -29,7 +30,7 @@ export async function lockVersion(tx: Database, subject: UploadSubject): Promise
 }
 
 export async function readVersion(db: Database, subject: UploadSubject): Promise<VersionState> {
-  const table = subject.kind === 'model' ? modelVersions : patchVersions
+  const { versions: table } = PACKAGES[subject.kind]
   const [row] = await db
     .select({ state: table.state, rejection: table.rejection, digest: table.digest, createdBy: table.createdBy })
     .from(table)
@@ -39,26 +40,31 @@ export async function readVersion(db: Database, subject: UploadSubject): Promise
 
 /** The caller holds the row's lock. */
 export async function setState(tx: Database, subject: UploadSubject, state: PublishState, rejection: Rejection[] | null = null): Promise<void> {
-  const table = subject.kind === 'model' ? modelVersions : patchVersions
+  const { versions: table } = PACKAGES[subject.kind]
   await tx.update(table).set({ state, rejection }).where(eq(table.id, subject.versionId))
 }
 
 /** Makes it a draft of this user, without the reasons of an earlier rejection. The caller holds the row's lock. */
 export async function reopen(tx: Database, subject: UploadSubject, createdBy: string): Promise<void> {
-  const table = subject.kind === 'model' ? modelVersions : patchVersions
+  const { versions: table } = PACKAGES[subject.kind]
   await tx.update(table).set({ state: 'draft', rejection: null, createdBy }).where(eq(table.id, subject.versionId))
 }
 
-export function ownerColumns(subject: Pick<UploadSubject, 'kind' | 'versionId'>): { modelVersionId: string } | { patchVersionId: string } {
-  return subject.kind === 'model' ? { modelVersionId: subject.versionId } : { patchVersionId: subject.versionId }
+const OWNER_COLUMNS = { model: 'modelVersionId', patch: 'patchVersionId', dataset: 'datasetVersionId' } as const
+
+/** The column that names the version, in whatever belongs to one. */
+export type VersionOwner = { modelVersionId: string } | { patchVersionId: string } | { datasetVersionId: string }
+
+export function ownerColumns({ kind, versionId }: Pick<UploadSubject, 'kind' | 'versionId'>): VersionOwner {
+  return { [OWNER_COLUMNS[kind]]: versionId } as VersionOwner
 }
 
-export function uploadFilesOf(subject: Pick<UploadSubject, 'kind' | 'versionId'>): SQL {
-  return eq(subject.kind === 'model' ? uploadFiles.modelVersionId : uploadFiles.patchVersionId, subject.versionId)
+export function uploadFilesOf({ kind, versionId }: Pick<UploadSubject, 'kind' | 'versionId'>): SQL {
+  return eq(uploadFiles[OWNER_COLUMNS[kind]], versionId)
 }
 
-export function jobsOf(subject: Pick<UploadSubject, 'kind' | 'versionId'>): SQL {
-  return eq(subject.kind === 'model' ? jobs.modelVersionId : jobs.patchVersionId, subject.versionId)
+export function jobsOf({ kind, versionId }: Pick<UploadSubject, 'kind' | 'versionId'>): SQL {
+  return eq(jobs[OWNER_COLUMNS[kind]], versionId)
 }
 
 /** Where the bytes of an upload file are staged. */

@@ -2,7 +2,7 @@ import { asc } from 'drizzle-orm'
 import pLimit from 'p-limit'
 import type { Database } from '../../../db/database.ts'
 import { uploadFiles } from '../../../db/schema.ts'
-import { modelDigest, patchDigest } from '../../../patch/derivation.ts'
+import { datasetDigest, modelDigest, patchDigest } from '../../../patch/derivation.ts'
 import type { RequestContext } from '../../context.ts'
 import type { StagedPart } from '../../ports/blob-store.ts'
 import { findJobView, type JobView } from '../jobs/job-view.ts'
@@ -26,10 +26,12 @@ export async function readUploadFiles(db: Database, subject: UploadSubject): Pro
   return db.select().from(uploadFiles).where(uploadFilesOf(subject)).orderBy(asc(uploadFiles.path))
 }
 
+const DIGESTS = { model: modelDigest, patch: patchDigest, dataset: datasetDigest }
+
 /** The digest of the version that these files make, once published. */
 export function digestOfFiles(kind: UploadSubject['kind'], files: readonly { path: string; size: number; sha256: string }[]): Promise<string> {
   const manifest = files.map(({ path, size, sha256 }) => ({ path, size, etag: sha256 }))
-  return kind === 'model' ? modelDigest(manifest) : patchDigest(manifest)
+  return DIGESTS[kind](manifest)
 }
 
 /** The present state of an upload, with fresh signed URLs for what may still be sent. */

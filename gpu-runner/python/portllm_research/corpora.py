@@ -13,7 +13,7 @@ from .axolotl import DatasetEntry, EvolveConfig
 from .conversations import encode_conversation, messages_of
 from .encoding import IGNORED, Row
 from .failure import Failure
-from .local_data import digest, load_split
+from .local_data import LocalData, digest, load_split
 
 # Of Axolotl's prompters, word by word.
 _ALPACA = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Response:\n"
@@ -36,11 +36,11 @@ class Corpus:
     left_out: int
 
 
-def read_corpus(config: EvolveConfig, tokenizer: PreTrainedTokenizerBase, folder: Path | None, cache: Path) -> Corpus:
-    """All datasets of the configuration, one after another. `folder`: in place of the Hub."""
+def read_corpus(config: EvolveConfig, tokenizer: PreTrainedTokenizerBase, local: LocalData | None, cache: Path) -> Corpus:
+    """All datasets of the configuration, one after another. `local`: in place of the Hub."""
     parts, digests, sources, examples, kept = [], [], [], 0, 0
     for entry in config.datasets:
-        data = _load(entry, folder, len(config.datasets), cache)
+        data = _load(entry, local.folder if local is not None else None, len(config.datasets), cache)
         encoder = _encoder(entry, config, tokenizer)
         try:
             rows = data.map(_batched(encoder, config.sequence_len), batched=True, remove_columns=data.column_names)
@@ -50,7 +50,7 @@ def read_corpus(config: EvolveConfig, tokenizer: PreTrainedTokenizerBase, folder
             ) from error
         parts.append(rows)
         digests.append(digest(data))
-        sources.append("folder" if folder is not None else "/".join(["hub:" + entry.path, *([entry.name] if entry.name else [])]))
+        sources.append(local.name if local is not None else "/".join(["hub:" + entry.path, *([entry.name] if entry.name else [])]))
         examples += len(data)
         kept += sum(rows["is_first"])
     rows = concatenate_datasets(parts).remove_columns("is_first")
@@ -59,7 +59,7 @@ def read_corpus(config: EvolveConfig, tokenizer: PreTrainedTokenizerBase, folder
             "no_data",
             f"No text is left to learn from: each of {examples} rows is longer than sequence_len ({config.sequence_len} tokens), or has nothing to learn.",
         )
-    return Corpus(rows, ", ".join(sources), digests[0] if len(digests) == 1 else digest(digests), examples, examples - kept)
+    return Corpus(rows, ", ".join(dict.fromkeys(sources)), digests[0] if len(digests) == 1 else digest(digests), examples, examples - kept)
 
 
 def _load(entry: DatasetEntry, folder: Path | None, count: int, cache: Path) -> Dataset:

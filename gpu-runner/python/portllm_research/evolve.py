@@ -16,6 +16,7 @@ from .collate import pad
 from .corpora import Corpus, read_corpus
 from .failure import Failure
 from .fields import Fields
+from .local_data import LocalData, local_data
 from .models import check_tokenizer, load_model, load_tokenizer, make_readable, stored_dtype, weights_digest
 from .packing import collate_packs, pack
 from .processes import count, first_process_first
@@ -46,19 +47,18 @@ class EvolveSpec:
     work: Path
     config: EvolveConfig
     # None: the datasets that the configuration names, from the Hub.
-    data: Path | None
+    data: LocalData | None
 
 
 def evolve_spec(value: dict[str, Any]) -> EvolveSpec:
     fields = Fields(value, "the spec")
     fields.ignore("verb", "num_processes")
-    data = fields.inner("data")
     spec = EvolveSpec(
         parent=Path(fields.text("parent")),
         output=Path(fields.text("output")),
         work=Path(fields.text("work")),
         config=read_config(Path(fields.inner("config").text("file"))),
-        data=Path(data.text("folder")) if data.has("folder") else None,
+        data=local_data(fields.inner("data")),
     )
     fields.end()
     return spec

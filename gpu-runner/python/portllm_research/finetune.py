@@ -17,7 +17,7 @@ from .examples import loss_of, training_examples
 from .failure import Failure
 from .fields import Fields
 from .lm_eval_task import training_task
-from .local_data import digest
+from .local_data import LocalData, digest, local_data
 from .models import check_tokenizer, load_model, load_tokenizer, make_readable, weights_digest
 from .processes import count, first_process_first
 from .report import Report
@@ -64,21 +64,21 @@ class FinetuneSpec:
     work: Path
     task: TaskFile
     # None: the task's own data from the Hub.
-    data: Path | None
+    data: LocalData | None
     options: Options
 
 
 def finetune_spec(value: dict[str, Any]) -> FinetuneSpec:
     fields = Fields(value, "the spec")
     fields.ignore("verb", "num_processes")
-    task, data = fields.inner("task"), fields.inner("data")
+    task = fields.inner("task")
     spec = FinetuneSpec(
         base=Path(fields.text("base")),
         base_name=fields.text("base_name", None),
         output=Path(fields.text("output")),
         work=Path(fields.text("work")),
         task=own_task(Path(task.text("file"))) if task.has("file") else named_task(task.text("name")),
-        data=Path(data.text("folder")) if data.has("folder") else None,
+        data=local_data(fields.inner("data")),
         options=_options(fields.inner("options")),
     )
     fields.end()
@@ -114,7 +114,7 @@ def finetune(spec: FinetuneSpec, report: Report) -> dict[str, Any]:
     spec.work.mkdir(parents=True, exist_ok=True)
     tokenizer = load_tokenizer(spec.base)
     with first_process_first():
-        task = training_task(spec.task, spec.data, spec.work / "datasets")
+        task = training_task(spec.task, spec.data.folder if spec.data is not None else None, spec.work / "datasets")
     read = list(training_examples(task, spec.task.name))
     data = {
         "source": _source(spec, task),
@@ -176,7 +176,7 @@ def finetune(spec: FinetuneSpec, report: Report) -> dict[str, Any]:
 
 def _source(spec: FinetuneSpec, task: Task) -> str:
     if spec.data is not None:
-        return "folder"
+        return spec.data.name
     return "/".join(["hub:" + str(task.DATASET_PATH), *([task.DATASET_NAME] if task.DATASET_NAME else [])])
 
 

@@ -3,14 +3,31 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, load_dataset
 
 from .failure import Failure
+from .fields import Fields
 
 _BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True)
+class LocalData:
+    folder: Path
+    # What records call it.
+    name: str
+
+
+def local_data(fields: Fields) -> LocalData | None:
+    """None: the data are the Hub's."""
+    fields.ignore("hub")
+    data = LocalData(Path(fields.text("folder")), fields.text("name", "folder")) if fields.has("folder") else None
+    fields.end()
+    return data
 
 
 def load_folder(folder: Path, cache: Path) -> DatasetDict:
