@@ -28,18 +28,21 @@ export interface Call {
 }
 export interface Answer { status: number; body: any; headers: Headers }
 
-export interface TestRegistry {
+export interface Caller {
   readonly url: string
-  readonly data: string
   readonly adminToken: string
-  readonly server: RunningServer
-  readonly config: ServerConfig
-  /** All that the server has logged, line by line. */
-  readonly log: readonly string[]
   /** Sends an operation of openapi.yaml and parses the answer with the schema of its status: an answer that the route does not declare fails the test. */
   call(operationId: string, call?: Call): Promise<Answer>
   /** The same, where the operation must succeed. */
   ok(operationId: string, call?: Call): Promise<any>
+}
+
+export interface TestRegistry extends Caller {
+  readonly data: string
+  readonly server: RunningServer
+  readonly config: ServerConfig
+  /** All that the server has logged, line by line. */
+  readonly log: readonly string[]
   close(): Promise<void>
 }
 
@@ -57,22 +60,28 @@ export async function startTestRegistry(options: Partial<ServerConfig> = {}): Pr
   return registryOf(server, config, postgres, lines)
 }
 
-function registryOf(server: RunningServer, config: ServerConfig, postgres: TestPostgres | null, log: string[]): TestRegistry {
-  const adminToken = server.bootstrapToken!
-  const call = (operationId: string, input: Call = {}) => send(server.url, operationId, input.token === undefined ? { ...input, token: adminToken } : input)
+/** The calls of a test to any registry; they are the administrator's unless they say otherwise. */
+export function callerOf(url: string, adminToken: string): Caller {
+  const call = (operationId: string, input: Call = {}) => send(url, operationId, input.token === undefined ? { ...input, token: adminToken } : input)
   return {
-    url: server.url,
-    data: config.data,
+    url,
     adminToken,
-    server,
-    config,
-    log,
     call,
     async ok(operationId, input) {
       const answer = await call(operationId, input)
       if (answer.status >= 300) throw new Error(`${operationId} answered ${answer.status}: ${JSON.stringify(answer.body)}`)
       return answer.body
     },
+  }
+}
+
+function registryOf(server: RunningServer, config: ServerConfig, postgres: TestPostgres | null, log: string[]): TestRegistry {
+  return {
+    ...callerOf(server.url, server.bootstrapToken!),
+    data: config.data,
+    server,
+    config,
+    log,
     async close() {
       await server.close()
       await postgres?.stop()
@@ -159,14 +168,14 @@ export function sha256(bytes: Uint8Array | string): string {
 
 let names = 0
 /** Each test makes its own organization. */
-export async function newOrganization(registry: TestRegistry): Promise<string> {
+export async function newOrganization(registry: Caller): Promise<string> {
   const name = `org-${process.pid}-${++names}`
   await registry.ok('createOrganization', { body: { name } })
   return name
 }
 
 /** A token of the administrator with fewer rights. */
-export async function newToken(registry: TestRegistry, scopes: string[], organization?: string): Promise<string> {
+export async function newToken(registry: Caller, scopes: string[], organization?: string): Promise<string> {
   const { token } = await registry.ok('createToken', { body: { name: 'test', scopes, organization } })
   return token
 }
@@ -228,7 +237,7 @@ export async function upload(registry: Pick<TestRegistry, 'ok'>, { kind, org, na
 }
 
 /** The same, and lets a stand-in for the runner find everything in order. */
-export async function publish(registry: TestRegistry, input: Publish): Promise<any> {
+export async function publish(registry: Caller, input: Publish): Promise<any> {
   await upload(registry, input)
   await runIngest(registry, input.files['README.md'] === undefined ? {} : { readme: String(input.files['README.md']) })
 }
@@ -238,7 +247,7 @@ export async function publish(registry: TestRegistry, input: Publish): Promise<a
  * and reports a manifest, or the rejection given. Unless told otherwise, every model has the tensors of one sample
  * model, and every patch is one that fits it.
  */
-export async function runIngest(registry: TestRegistry, { readme = null, rejection, tensors }: { readme?: string | null; rejection?: unknown[]; tensors?: readonly ManifestTensor[] } = {}): Promise<Answer> {
+export async function runIngest(registry: Caller, { readme = null, rejection, tensors }: { readme?: string | null; rejection?: unknown[]; tensors?: readonly ManifestTensor[] } = {}): Promise<Answer> {
   const claim = await claimIngest(registry)
   const files: { path: string; size: number; etag: string }[] = []
   for (const { path, size, sha256: digest, get } of claim.spec.files) {
@@ -257,9 +266,9 @@ export async function runIngest(registry: TestRegistry, { readme = null, rejecti
   return registry.call('completeJob', { params: { id: claim.job.id }, token: claim.token, body: { result } })
 }
 
-const runnerTokens = new WeakMap<TestRegistry, Promise<string>>()
+const runnerTokens = new WeakMap<Caller, Promise<string>>()
 
-export async function claimIngest(registry: TestRegistry): Promise<any> {
+export async function claimIngest(registry: Caller): Promise<any> {
   if (!runnerTokens.has(registry)) runnerTokens.set(registry, newToken(registry, ['runner']))
   const claim = await registry.call('claimJob', { token: await runnerTokens.get(registry)!, body: { kinds: ['ingest'], waitSeconds: 5, runner: { name: 'test' } } })
   if (claim.status !== 200) throw new Error(`no job is waiting (${claim.status})`)
