@@ -1,9 +1,14 @@
 import type { z } from 'zod'
+import type { S3Settings } from './ports/s3-client.ts'
 import { redactUrl } from './redaction.ts'
+import { S3Environment } from './s3-environment.ts'
 import { SETTINGS, type Setting, type SettingName } from './settings.ts'
 
 /** What the server runs by: SETTINGS says what each of them means. */
-export type ServerConfig = { readonly [K in SettingName]: z.output<(typeof SETTINGS)[K]['schema']> }
+export type ServerConfig = { readonly [K in SettingName]: z.output<(typeof SETTINGS)[K]['schema']> } & {
+  /** What the settings of S3 say together. */
+  readonly s3: S3Settings | undefined
+}
 
 /** The settings that options of the command line gave. */
 export type ServerOptions = { readonly [K in SettingName]?: string | number | boolean | undefined }
@@ -30,7 +35,9 @@ export function readConfig(options: ServerOptions, environment: Environment): Se
     else wrong.push(`${nameGiven(name, options)} ${parsed.error.issues[0]!.message}.`)
   }
   if (wrong.length > 0) throw new ConfigError(wrong.join('\n'))
-  return config as ServerConfig
+  const s3 = S3Environment.safeParse(environment)
+  if (!s3.success) throw new ConfigError(s3.error.issues.map(({ path, message }) => `The environment variable ${path.join('.')} ${message}.`).join('\n'))
+  return { ...config, s3: s3.data } as ServerConfig
 }
 
 /** A setting as it may be shown. */

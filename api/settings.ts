@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import { z } from 'zod'
+import { S3_VARIABLES } from './s3-environment.ts'
 
 /** How one setting is given, and what whoever runs the server should know of it. */
 export interface Setting {
@@ -65,6 +66,16 @@ export const SETTINGS = {
   supervise: {
     environment: 'PORTLLM_SUPERVISE', schema: z.stringbool({ error: 'must be true or false' }).default(true),
     meaning: 'whether this server ends lost jobs and keeps the queue in order; otherwise a dispatcher must', otherwise: '`true`',
+  },
+  s3Bucket: { environment: 'PORTLLM_S3_BUCKET', schema: S3_VARIABLES.PORTLLM_S3_BUCKET, meaning: 'the bucket of an S3 for the blobs', otherwise: 'the data folder' },
+  s3Endpoint: { environment: 'PORTLLM_S3_ENDPOINT', schema: S3_VARIABLES.PORTLLM_S3_ENDPOINT, meaning: 'address of the S3', otherwise: "AWS's own" },
+  s3PublicEndpoint: { environment: 'PORTLLM_S3_PUBLIC_ENDPOINT', schema: S3_VARIABLES.PORTLLM_S3_PUBLIC_ENDPOINT, meaning: 'how clients and runners reach it; signed URLs begin with it', otherwise: '`PORTLLM_S3_ENDPOINT`' },
+  s3Region: { environment: 'PORTLLM_S3_REGION', schema: S3_VARIABLES.PORTLLM_S3_REGION, meaning: 'its region; `auto` for R2', otherwise: '`us-east-1` at an endpoint; AWS needs it' },
+  s3AccessKeyId: { environment: 'PORTLLM_S3_ACCESS_KEY_ID', schema: S3_VARIABLES.PORTLLM_S3_ACCESS_KEY_ID, meaning: 'who the server is to it', otherwise: "the machine's role at AWS" },
+  s3SecretAccessKey: { environment: 'PORTLLM_S3_SECRET_ACCESS_KEY', secret: 'whole', schema: S3_VARIABLES.PORTLLM_S3_SECRET_ACCESS_KEY, meaning: 'the secret of that key', otherwise: "the machine's role at AWS" },
+  s3PathStyle: {
+    environment: 'PORTLLM_S3_PATH_STYLE', schema: S3_VARIABLES.PORTLLM_S3_PATH_STYLE,
+    meaning: 'whether its URLs name the bucket in their path rather than in their host', otherwise: '`true` at an endpoint',
   },
   drainSeconds: { environment: 'PORTLLM_DRAIN_SECONDS', schema: wholeNumber(0, 600).default(0), meaning: 'between the signal to stop and the end of new connections, while it is not ready: for load balancers to notice', otherwise: '`0`' },
   graceSeconds: { environment: 'PORTLLM_GRACE_SECONDS', schema: wholeNumber(0, 86_400).default(25), meaning: 'after that, how long running requests and downloads may take before they are cut off', otherwise: '`25`' },

@@ -1,18 +1,15 @@
-import { constants } from 'node:fs'
-import { access } from 'node:fs/promises'
 import type { Server } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createAdaptorServer, type HttpBindings } from '@hono/node-server'
 import { createApp } from './app.ts'
 import type { ServerConfig } from './config.ts'
+import { connectBlobs } from './connect-blobs.ts'
 import { connectDatabase } from './connect-database.ts'
 import type { Dependencies } from './context.ts'
 import { lockDataFolder } from './data-folder.ts'
 import { listen } from './listener.ts'
 import { startObservability } from './observability/start.ts'
 import { systemClock } from './ports/clock.ts'
-import { createDirectoryBlobStore } from './ports/directory-blob-store.ts'
-import { registerBlobRoutes } from './ports/directory-blob-routes.ts'
 import { collectGarbage as freeMemory } from '../gpu-runner/garbage-collector.ts'
 import { createJoseSigner } from './ports/jose-signer.ts'
 import { createLocalLauncher } from './ports/local-launcher.ts'
@@ -26,7 +23,6 @@ import { checkHealth } from './services/health/check.ts'
 import { streamExtents } from './services/files/stream-extents.ts'
 import { collectGarbage } from './services/garbage/collect.ts'
 import { collectWhenDue } from './services/garbage/collect-when-due.ts'
-import { readBlobKey } from './services/settings/blob-key.ts'
 import { createLocalRunnerToken } from './services/tokens/create-local-runner.ts'
 import { reapJobs } from './services/jobs/reap.ts'
 import { bootstrap } from './services/users/bootstrap.ts'
@@ -84,10 +80,10 @@ export async function startServer(config: ServerConfig, { onFatal, log }: { onFa
     // Again, so that it comes before what requests need: the second time does nothing.
     undo.push(queue.stop, stopHttp)
     const publicUrl = config.publicUrl ?? url
-    const store = createDirectoryBlobStore({ folder: config.data, publicUrl, key: await readBlobKey(db), clock: systemClock })
-    // The folder is this process's alone, and nobody stages anything yet.
-    await collectGarbage({ ctx: { db, blobs: store }, input: { alone: true, graceSeconds: 0, kinds: ['uploads', 'attempts', 'incoming'] } })
-    const blobs = observability.traceBlobs(store)
+    const store = await connectBlobs({ config, db, publicUrl })
+    // Nobody stages anything yet.
+    if (store.isAlone) await collectGarbage({ ctx: { db, blobs: store.blobs }, input: { alone: true, graceSeconds: 0, kinds: ['uploads', 'attempts', 'incoming'] } })
+    const blobs = observability.traceBlobs(store.blobs)
     const signer = await createJoseSigner({ db, issuer: publicUrl, clock: systemClock })
     const bootstrapToken = await bootstrap({ ctx: { db } })
     const launcher = config.startRunners
@@ -99,14 +95,14 @@ export async function startServer(config: ServerConfig, { onFatal, log }: { onFa
     const merger = observability.countMerges(createNativeMerger(blobs))
     const dependencies: Dependencies = { db, immutableDb: db, blobs, streamExtents, queue, launcher, signer, merger, clock: systemClock, log, stopping: stopping.signal, publicUrl, deployment }
     const app = createApp(() => dependencies, observability.middleware)
-    registerBlobRoutes(app, store)
+    store.register(app)
     handle = app.fetch
     if (config.supervise) {
       undo.push(repeat('watch over jobs', () => reapJobs({ ctx: dependencies }), REAP_MS, log))
       undo.push(repeat('garbage collection', (signal) => collectWhenDue({ ctx: dependencies, signal }), COLLECT_MS, log))
     }
     observability.watchDatabase(database, config)
-    readiness.start({ database: () => checkHealth({ ctx: dependencies }), queue: queue.check, blobs: () => access(config.data, constants.R_OK | constants.W_OK) })
+    readiness.start({ database: () => checkHealth({ ctx: dependencies }), queue: queue.check, blobs: store.check })
     undo.push(async () => {
       log.info({ drainSeconds: config.drainSeconds, graceSeconds: config.graceSeconds }, 'The server is ending; what runs may end')
       readiness.drain()

@@ -4,6 +4,8 @@ import { dirname } from 'node:path'
 import { openPostgres } from '../../db/postgres.ts'
 import { readConfig, secretsOf, showConfig, type ServerConfig, type ServerOptions } from '../config.ts'
 import { assertSchema } from '../migrate-server.ts'
+import { systemClock } from '../ports/clock.ts'
+import { createS3BlobStore } from '../ports/s3-blob-store.ts'
 import { createRedactor } from '../redaction.ts'
 
 /** Exit code where the settings are right, but something that they name cannot be used. */
@@ -35,6 +37,7 @@ export async function checkConfig(options: ServerOptions, environment: NodeJS.Pr
 const CHECKS: readonly (readonly [string, (config: ServerConfig) => Promise<void>])[] = [
   ['database', checkDatabase],
   ['data folder', ({ data }) => checkFolder(data)],
+  ['bucket', async ({ s3 }) => s3 && createS3BlobStore({ settings: s3, clock: systemClock }).check()],
 ]
 
 /** Also, with PORTLLM_MIGRATE other than auto, whether the server would take its schema. */

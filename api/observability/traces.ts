@@ -25,7 +25,7 @@ export interface Traces {
 export type RunTraced = <T>(name: string, attributes: Attributes, work: () => Promise<T>) => Promise<T>
 
 /** The operations of a blob store that take time. */
-const BLOB_OPERATIONS = ['read', 'open', 'size', 'putBlob', 'stagedParts', 'assemble', 'promote', 'discard', 'remove'] as const
+const BLOB_OPERATIONS = ['read', 'open', 'size', 'putBlob', 'signParts', 'stagedParts', 'assemble', 'promote', 'discard', 'remove'] as const
 
 /**
  * Traces to an OTLP collector. Spans hold paths and routes, no query of an address and no message of an error: a

@@ -15,7 +15,7 @@ export interface ByteRange {
   readonly length: number
 }
 
-/** A part of a staged object that has arrived. */
+/** A part of a staged object. */
 export interface StagedPart {
   readonly number: number
   readonly size: number
@@ -52,12 +52,11 @@ export interface BlobStore {
   /** Stores small bytes made by the registry itself (file headers) under their digest. Idempotent. */
   putBlob(sha256: string, bytes: Uint8Array): Promise<void>
   signGet(key: string, range: ByteRange | null): Promise<SignedRequest>
-  /**
-   * A single PUT of exactly `size` bytes. With `sha256` the store itself refuses other bytes.
-   * With `part`, the bytes are that part of the object, starting at `part.offset`.
-   */
-  signPut(key: string, put: { size: number; sha256?: string; part?: { number: number; offset: number; objectSize: number } }): Promise<SignedRequest>
-  /** Parts that arrived whole, for resuming an upload. */
+  /** A single PUT of exactly `size` bytes. With `sha256` the store itself refuses other bytes. */
+  signPut(key: string, put: { size: number; sha256?: string }): Promise<SignedRequest>
+  /** A PUT for each of the parts that an object is sent in: all of them, in order, and of one size but the last. */
+  signParts(key: string, parts: readonly StagedPart[]): Promise<SignedRequest[]>
+  /** Parts that arrived whole, for resuming an upload; one of them all once they are joined. */
   stagedParts(key: string): Promise<StagedPart[]>
   /** Joins the parts of a staged object into one. Idempotent. */
   assemble(key: string, parts: readonly StagedPart[]): Promise<void>
@@ -86,6 +85,19 @@ export class BlobMissingError extends Error {
     super(`the blob store has no object ${key}`)
     this.name = 'BlobMissingError'
   }
+}
+
+const KEY = /^(blobs|uploads|attempts|incoming)(\/[A-Za-z0-9][A-Za-z0-9._-]*)+$/
+
+/** Throws for what is no key: it would be a path out of a folder, or need escaping in a URL. */
+export function assertKey(key: string): void {
+  if (!KEY.test(key) || key.includes('..')) throw new Error(`${JSON.stringify(key)} is not a key of the blob store`)
+}
+
+/** The same, for what may be discarded. */
+export function assertStagedKey(key: string): void {
+  assertKey(key)
+  if (key.startsWith('blobs')) throw new Error('blobs are not discarded')
 }
 
 export function blobKey(sha256: string): string {

@@ -3,7 +3,7 @@ import { constants, type Stats } from 'node:fs'
 import { copyFile, link, mkdir, open, readdir, rename, rm, rmdir, stat, unlink, type FileHandle } from 'node:fs/promises'
 import type { ServerResponse } from 'node:http'
 import { dirname, join } from 'node:path'
-import { BlobMissingError, blobKey, type BlobStore, type ByteRange, type SignedRequest, type StagedPart } from './blob-store.ts'
+import { assertKey, assertStagedKey, BlobMissingError, blobKey, type BlobStore, type ByteRange, type SignedRequest, type StagedPart } from './blob-store.ts'
 import type { Clock } from './clock.ts'
 import { DiskFullError, isDiskFull } from './disk-full.ts'
 import { listFolder } from './directory-blob-list.ts'
@@ -11,8 +11,6 @@ import { signBlobUrl, type BlobConstraints } from './directory-blob-signature.ts
 import { countStreamed } from '../../gpu-runner/garbage-collector.ts'
 import { readRange } from './read-range.ts'
 import { sendFile } from './send-file.ts'
-
-const KEY = /^(blobs|uploads|attempts|incoming)(\/[A-Za-z0-9][A-Za-z0-9._-]*)+$/
 
 export interface DirectoryBlobStore extends BlobStore {
   readonly folder: string
@@ -42,7 +40,7 @@ export function createDirectoryBlobStore({ folder, publicUrl, key: secret, clock
   const signature = signBlobUrl({ publicUrl, secret, clock })
 
   function pathOf(key: string): string {
-    if (!KEY.test(key) || key.includes('..')) throw new Error(`${JSON.stringify(key)} is not a key of the blob store`)
+    assertKey(key)
     return join(folder, key)
   }
 
@@ -90,6 +88,11 @@ export function createDirectoryBlobStore({ folder, publicUrl, key: secret, clock
     const done = await open(marker, 'w')
     await done.writeFile(String(size))
     await done.close()
+  }
+
+  function signPut(key: string, put: BlobConstraints): SignedRequest {
+    pathOf(key)
+    return { method: 'PUT', url: signature.sign('PUT', key, put), headers: { 'Content-Type': 'application/octet-stream' } }
   }
 
   return {
@@ -140,8 +143,16 @@ export function createDirectoryBlobStore({ folder, publicUrl, key: secret, clock
       return { method: 'GET', url: signature.sign('GET', key, range === null ? {} : { range }), headers } satisfies SignedRequest
     },
     async signPut(key, put) {
-      pathOf(key)
-      return { method: 'PUT', url: signature.sign('PUT', key, put), headers: { 'Content-Type': 'application/octet-stream' } } satisfies SignedRequest
+      return signPut(key, put)
+    },
+    async signParts(key, parts) {
+      const objectSize = parts.reduce((sum, { size }) => sum + size, 0)
+      let offset = 0
+      return parts.map(({ number, size }) => {
+        const part = { number, offset, objectSize }
+        offset += size
+        return signPut(key, { size, part })
+      })
     },
     async stagedParts(key) {
       const path = pathOf(key)
@@ -176,8 +187,8 @@ export function createDirectoryBlobStore({ folder, publicUrl, key: secret, clock
         await syncFolder(dirname(target))
       }),
     async discard(prefix) {
-      if (prefix.startsWith('blobs')) throw new Error('blobs are not discarded')
-      const path = pathOf(prefix.replace(/\/$/, ''))
+      assertStagedKey(prefix)
+      const path = pathOf(prefix)
       for (const name of [path, `${path}.partial`, `${path}.parts`]) await rm(name, { recursive: true, force: true })
       await removeEmptyFolders(dirname(path), folder)
     },

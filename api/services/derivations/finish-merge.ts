@@ -10,6 +10,7 @@ import { ApiError } from '../../errors.ts'
 import type { Attempt } from '../../ports/job-queue.ts'
 import { recordAudit } from '../audit/record.ts'
 import { lockBlobs } from '../blobs/lock.ts'
+import { promoteStaged } from '../blobs/promote.ts'
 import { releaseEvaluations } from '../evaluations/release.ts'
 import type { JobRow } from '../jobs/job-view.ts'
 import { outputKey, storesTensors } from '../runner/merge-spec.ts'
@@ -113,7 +114,7 @@ export async function finishMerge({ ctx, tx, job, prepared: { outputs, made } }:
   const blobs = outputs.flatMap(({ size, stored }) => (stored === null ? [] : [{ ...stored, size }]))
   const headers = (made?.headers ?? []).map(({ sha256, bytes }) => ({ sha256, size: bytes.length }))
   await lockBlobs(tx, [...blobs, ...headers])
-  for (const { key, sha256, size } of blobs) await ctx.blobs.promote(key, { sha256, size })
+  await promoteStaged(ctx.blobs, blobs)
   for (const { sha256, bytes } of made?.headers ?? []) await ctx.blobs.putBlob(sha256, bytes)
   if (made === null) {
     await keepTensors({ ctx, tx, job, outputs })

@@ -8,6 +8,7 @@ import { ApiError } from '../../errors.ts'
 import type { Attempt } from '../../ports/job-queue.ts'
 import { recordAudit } from '../audit/record.ts'
 import { lockBlobs } from '../blobs/lock.ts'
+import { promoteStaged } from '../blobs/promote.ts'
 import type { JobRow } from '../jobs/job-view.ts'
 import { sampleKey } from '../runner/attempt.ts'
 import { checkFiles, type NewFile } from '../uploads/draft.ts'
@@ -54,7 +55,7 @@ async function assertStaged(ctx: RequestContext, key: string, { path, size, sha2
 
 export async function finishEvaluation({ ctx, tx, job, evaluation: { id, result, files: staged } }: { ctx: RequestContext; tx: Database; job: JobRow; evaluation: PreparedEvaluation }): Promise<void> {
   await lockBlobs(tx, staged)
-  for (const { key, sha256, size } of staged) await ctx.blobs.promote(key, { sha256, size })
+  await promoteStaged(ctx.blobs, staged)
   if (staged.length > 0) {
     const inserted = await tx.insert(files).values(staged.map(({ path, size, sha256 }) => ({ evaluationId: id, path, size, etag: sha256 }))).returning({ id: files.id, blob: files.etag, size: files.size })
     // A file of no bytes has no extents.

@@ -5,6 +5,7 @@ import { checkModelVersion, checkName, parseReference } from '../../../patch/ref
 import type { RequestContext } from '../../context.ts'
 import { ApiError } from '../../errors.ts'
 import { assertMayPublish } from '../authorization/authorize.ts'
+import { discardStaged } from '../blobs/discard.ts'
 import { findOrganization, type OrganizationRow } from '../organizations/find.ts'
 import { inTransaction } from '../transaction.ts'
 import { checkFiles, describeDraft, setDraftFiles, type NewFile } from '../uploads/draft.ts'
@@ -40,7 +41,7 @@ export async function draftModelVersion({ ctx, input }: { ctx: RequestContext; i
     await settle()
     return { created, subject, discard }
   })
-  for (const key of discard) await ctx.blobs.discard(key)
+  await discardStaged(ctx.blobs, discard)
   return { created, upload: await describeDraft({ ctx, subject, files: input.files }) }
 }
 

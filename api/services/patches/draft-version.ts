@@ -6,6 +6,7 @@ import { checkName, checkPatchVersion, isDistTag, parseReference } from '../../.
 import type { RequestContext } from '../../context.ts'
 import { ApiError } from '../../errors.ts'
 import { assertMayPublish } from '../authorization/authorize.ts'
+import { discardStaged } from '../blobs/discard.ts'
 import { findModelVersion } from '../models/find.ts'
 import { findOrganization, type OrganizationRow } from '../organizations/find.ts'
 import { inTransaction } from '../transaction.ts'
@@ -43,7 +44,7 @@ export async function draftPatchVersion({ ctx, input }: { ctx: RequestContext; i
     await settle()
     return { created, subject, discard }
   })
-  for (const key of discard) await ctx.blobs.discard(key)
+  await discardStaged(ctx.blobs, discard)
   return { created, upload: await describeDraft({ ctx, subject, files: input.files }) }
 }
 

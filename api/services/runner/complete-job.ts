@@ -3,6 +3,7 @@ import { jobs } from '../../../db/schema.ts'
 import type { RequestContext } from '../../context.ts'
 import type { Attempt, JobKind } from '../../ports/job-queue.ts'
 import { finishAnalysis, prepareAnalysis, type AnalyzeResult } from '../analyses/finish.ts'
+import { discardStaged } from '../blobs/discard.ts'
 import { finishMerge, prepareMerge, type MergeResult } from '../derivations/finish-merge.ts'
 import { finishEvaluation, prepareEvaluation, type EvaluateResult } from '../evaluations/finish.ts'
 import { finishTraining, prepareTraining, type TrainResult } from '../trainings/finish.ts'
@@ -38,6 +39,6 @@ export async function completeJob({ ctx, attempt, outcome }: { ctx: RequestConte
     await tx.update(jobs).set({ state: 'succeeded', failure: null, endedAt: ctx.clock.now() }).where(eq(jobs.id, job.id))
     return { discard, next }
   })
-  for (const key of [...discard, attemptPrefix(attempt)]) await ctx.blobs.discard(key)
+  await discardStaged(ctx.blobs, [...discard, attemptPrefix(attempt)])
   if (next.length > 0) ctx.launcher.wake(next)
 }

@@ -1,6 +1,7 @@
 import type { RequestContext } from '../../context.ts'
 import { ApiError } from '../../errors.ts'
 import type { Attempt } from '../../ports/job-queue.ts'
+import { discardStaged } from '../blobs/discard.ts'
 import { inTransaction } from '../transaction.ts'
 import { checkFiles, replaceFiles, type NewFile } from '../uploads/draft.ts'
 import { findUploadSubject } from '../uploads/find-subject.ts'
@@ -45,7 +46,7 @@ async function planVersion(ctx: RequestContext, attempt: Attempt, files: readonl
     const same = before.length > 0 && (await digestOfFiles(subject.kind, before)) === (await digestOfFiles(subject.kind, files))
     return { subject, discard: same ? [] : await replaceFiles({ tx, subject, before, files }) }
   })
-  for (const key of discard) await ctx.blobs.discard(key)
+  await discardStaged(ctx.blobs, discard)
   const upload = await describeUpload({ ctx, subject })
   const parts = new Map(upload.files.map((file) => [file.path, file.parts]))
   return { files: files.map(({ path }) => ({ path, parts: parts.get(path) ?? [] })) }

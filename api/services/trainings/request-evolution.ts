@@ -5,6 +5,7 @@ import { checkModelVersion, checkName } from '../../../patch/reference.ts'
 import type { EvolveSpec } from '../../../patch/training.ts'
 import type { RequestContext } from '../../context.ts'
 import { assertMayPublish } from '../authorization/authorize.ts'
+import { discardStaged } from '../blobs/discard.ts'
 import { findJobView } from '../jobs/job-view.ts'
 import { reserveModelVersion, type NewModelVersion, type PARENT_KINDS } from '../models/draft-version.ts'
 import { findOrganization } from '../organizations/find.ts'
@@ -36,7 +37,7 @@ export async function requestEvolution({ ctx, input }: { ctx: RequestContext; in
     await settle()
     return { reference: subject.reference, jobId: job.id, discard }
   })
-  for (const key of discard) await ctx.blobs.discard(key)
+  await discardStaged(ctx.blobs, discard)
   ctx.launcher.wake(['evolve'])
   return { reference, job: (await findJobView(ctx.db, eq(jobs.id, jobId)))! }
 }

@@ -5,6 +5,7 @@ import type { FinetuneSpec } from '../../../patch/training.ts'
 import type { RequestContext } from '../../context.ts'
 import { ApiError } from '../../errors.ts'
 import { assertMayPublish } from '../authorization/authorize.ts'
+import { discardStaged } from '../blobs/discard.ts'
 import { findJobView, type JobView } from '../jobs/job-view.ts'
 import { findOrganization } from '../organizations/find.ts'
 import { checkNewPatchVersion, findBase, reservePatchVersion, type NewPatchVersion } from '../patches/draft-version.ts'
@@ -41,7 +42,7 @@ export async function requestFinetune({ ctx, input }: { ctx: RequestContext; inp
     await settle()
     return { reference: subject.reference, jobId: job.id, discard }
   })
-  for (const key of discard) await ctx.blobs.discard(key)
+  await discardStaged(ctx.blobs, discard)
   ctx.launcher.wake(['finetune'])
   return { reference, job: (await findJobView(ctx.db, eq(jobs.id, jobId)))! }
 }

@@ -1,4 +1,5 @@
 import { asc } from 'drizzle-orm'
+import pLimit from 'p-limit'
 import { uploadFiles } from '../../../db/schema.ts'
 import type { RequestContext } from '../../context.ts'
 import { ApiError } from '../../errors.ts'
@@ -11,7 +12,7 @@ import { assertNotInTraining } from '../trainings/find-open.ts'
 import { replacedError } from './draft.ts'
 import { partsOf } from './parts.ts'
 import { jobsOf, lockVersion, ownerColumns, readVersion, setState, stagedKey, uploadFilesOf, type UploadSubject, type VersionState } from './subject.ts'
-import { describeUpload, digestOfFiles, readUploadFiles, storedNumbers, type UploadFileRow, type UploadView } from './upload-view.ts'
+import { describeUpload, digestOfFiles, readStored, readUploadFiles, type UploadFileRow, type UploadView } from './upload-view.ts'
 
 /**
  * Hands a draft whose bytes have all arrived to verification. Resumable: `draft → uploaded` closes the draft, then
@@ -76,15 +77,11 @@ export async function joinParts(ctx: RequestContext, rows: readonly UploadFileRo
 }
 
 async function findMissing(ctx: RequestContext, rows: readonly UploadFileRow[]): Promise<{ path: string; parts: number[] }[]> {
-  const missing: { path: string; parts: number[] }[] = []
-  for (const row of rows) {
-    if (row.held) continue
-    const ranges = partsOf(row.size)
-    const stored = storedNumbers(row.size, ranges, await ctx.blobs.stagedParts(stagedKey(row.id)))
-    const parts = ranges.map((range) => range.number).filter((number) => !stored.has(number))
-    if (parts.length > 0) missing.push({ path: row.path, parts })
-  }
-  return missing
+  const found = await pLimit(16).map(rows.filter(({ held }) => !held), async (row) => {
+    const stored = await readStored(ctx, row)
+    return { path: row.path, parts: partsOf(row.size).map(({ number }) => number).filter((number) => !stored.has(number)) }
+  })
+  return found.filter(({ parts }) => parts.length > 0)
 }
 
 async function assertDigest(subject: UploadSubject, rows: readonly UploadFileRow[], digest: string | undefined): Promise<void> {

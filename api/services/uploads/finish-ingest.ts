@@ -6,6 +6,7 @@ import type { RequestContext } from '../../context.ts'
 import { ApiError } from '../../errors.ts'
 import { recordAudit } from '../audit/record.ts'
 import { lockBlobs } from '../blobs/lock.ts'
+import { promoteStaged } from '../blobs/promote.ts'
 import type { JobRow } from '../jobs/job-view.ts'
 import { movePatchTags } from '../patches/move-tags.ts'
 import { checkPatchBase } from './check-patch-base.ts'
@@ -57,9 +58,7 @@ function assertManifest(subject: UploadSubject, rows: readonly UploadFileRow[], 
 
 async function storeFiles(ctx: RequestContext, tx: Database, subject: UploadSubject, rows: readonly UploadFileRow[]): Promise<void> {
   await lockBlobs(tx, rows)
-  for (const row of rows) {
-    if (!row.held) await ctx.blobs.promote(stagedKey(row.id), { sha256: row.sha256, size: row.size })
-  }
+  await promoteStaged(ctx.blobs, rows.filter(({ held }) => !held).map(({ id, sha256, size }) => ({ key: stagedKey(id), sha256, size })))
   for (let i = 0; i < rows.length; i += CHUNK) {
     const chunk = rows.slice(i, i + CHUNK)
     const inserted = await tx

@@ -4,7 +4,6 @@ import type { Database } from '../../../db/database.ts'
 import { uploadFiles } from '../../../db/schema.ts'
 import { datasetDigest, modelDigest, patchDigest } from '../../../patch/derivation.ts'
 import type { RequestContext } from '../../context.ts'
-import type { StagedPart } from '../../ports/blob-store.ts'
 import { findJobView, type JobView } from '../jobs/job-view.ts'
 import { partsOf, type PartRange } from './parts.ts'
 import { jobsOf, readVersion, stagedKey, uploadFilesOf, type PublishState, type Rejection, type UploadSubject } from './subject.ts'
@@ -63,22 +62,23 @@ export async function describeUpload({ ctx, subject }: { ctx: RequestContext; su
 async function describeParts(ctx: RequestContext, row: UploadFileRow): Promise<UploadPartView[]> {
   const key = stagedKey(row.id)
   const ranges = partsOf(row.size)
-  const stored = storedNumbers(row.size, ranges, await ctx.blobs.stagedParts(key))
-  return Promise.all(
-    ranges.map(async (range) => {
-      const put =
-        ranges.length === 1
-          ? { size: row.size, sha256: row.sha256 }
-          : { size: range.length, part: { number: range.number, offset: range.offset, objectSize: row.size } }
-      const { url, headers } = await ctx.blobs.signPut(key, put)
-      return { ...range, stored: stored.has(range.number), method: 'PUT' as const, url, headers: { ...headers } }
-    }),
-  )
+  const stored = await readStored(ctx, row)
+  const signed = ranges.length === 1
+    ? [await ctx.blobs.signPut(key, { size: row.size, sha256: row.sha256 })]
+    : await ctx.blobs.signParts(key, ranges.map(({ number, length }) => ({ number, size: length })))
+  return ranges.map((range, index) => {
+    const { url, headers } = signed[index]!
+    return { ...range, stored: stored.has(range.number), method: 'PUT', url, headers: { ...headers } }
+  })
 }
 
 /** Numbers of the parts that have arrived whole; all of them where the object was joined already. */
-export function storedNumbers(size: number, ranges: readonly PartRange[], staged: readonly StagedPart[]): Set<number> {
-  if (staged.length === 1 && staged[0]!.size === size) return new Set(ranges.map((range) => range.number))
+export async function readStored({ blobs }: Pick<RequestContext, 'blobs'>, { id, size }: Pick<UploadFileRow, 'id' | 'size'>): Promise<Set<number>> {
+  const key = stagedKey(id)
+  const ranges = partsOf(size)
+  if (ranges.length === 1) return new Set((await blobs.size(key)) === size ? [1] : [])
+  const staged = await blobs.stagedParts(key)
+  if (staged.length === 1 && staged[0]!.size === size) return new Set(ranges.map(({ number }) => number))
   const sizes = new Map(staged.map((part) => [part.number, part.size]))
-  return new Set(ranges.filter((range) => sizes.get(range.number) === range.length).map((range) => range.number))
+  return new Set(ranges.filter(({ number, length }) => sizes.get(number) === length).map(({ number }) => number))
 }

@@ -1,0 +1,40 @@
+import { S3Client, S3ServiceException } from '@aws-sdk/client-s3'
+import { FetchHttpHandler } from '@smithy/fetch-http-handler'
+
+/** Of every object: what browsers only save, whatever a client says that it sends. */
+export const OBJECT_TYPE = 'application/octet-stream'
+
+export interface S3Settings {
+  /** Absent: AWS's own. */
+  readonly endpoint?: string | undefined
+  /** How clients and runners reach the store, where that is another address than ours. */
+  readonly publicEndpoint?: string | undefined
+  readonly region: string
+  readonly bucket: string
+  /** Absent, with the secret: those of the machine's role. */
+  readonly accessKeyId?: string | undefined
+  readonly secretAccessKey?: string | undefined
+  /** The bucket is named in the path of URLs, not in their host. */
+  readonly pathStyle: boolean
+}
+
+/**
+ * The client of a store, with the checksums that every store knows: the SDK's newer ones are refused by some. It uses
+ * `fetch`, on Node too: bodies are then web streams that wait for their reader and end with their signal.
+ */
+export function createS3Client({ region, endpoint, pathStyle, accessKeyId, secretAccessKey }: S3Settings): S3Client {
+  return new S3Client({
+    region,
+    ...(endpoint !== undefined && { endpoint }),
+    forcePathStyle: pathStyle,
+    ...(accessKeyId !== undefined && secretAccessKey !== undefined && { credentials: { accessKeyId, secretAccessKey } }),
+    requestChecksumCalculation: 'WHEN_REQUIRED',
+    responseChecksumValidation: 'WHEN_REQUIRED',
+    requestHandler: new FetchHttpHandler({ keepAlive: false }),
+  })
+}
+
+/** Whether there is no such object or upload; a bucket that is not there is another error. */
+export function isMissing(error: unknown): boolean {
+  return error instanceof S3ServiceException && error.$metadata.httpStatusCode === 404 && error.name !== 'NoSuchBucket'
+}
