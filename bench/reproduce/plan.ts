@@ -22,10 +22,10 @@ export type PlanName = (typeof PLAN_NAMES)[number]
 
 /** Rank, alpha and dropout are the paper's; the learning rate is higher because the epochs are fewer. */
 const FINETUNE: Omit<FinetuneOptions, 'seed'> = {
-  max_length: 128, batch_size: 8, num_workers: 0, rank: 8, lora_alpha: 16, lora_dropout: 0.1, lr: 5e-4, num_epochs: 2,
+  max_length: 128, batch_size: 8, num_workers: 0, rank: 8, lora_alpha: 16, lora_dropout: 0.1, lr: 5e-4, num_epochs: 1,
   target_modules: null, gradient_accumulation_steps: 1, gradient_checkpointing: false, bf16: true, max_steps: null, save_steps: 20,
 }
-const SPLITS = { train: 320, test: 400 }
+const SPLITS = { train: 320, test: 240 }
 const CHARACTERS = 600_000
 
 export const PLANS: Readonly<Record<PlanName, Plan>> = {
@@ -34,7 +34,7 @@ export const PLANS: Readonly<Record<PlanName, Plan>> = {
     tasks: { spam: SPLITS, films: SPLITS, products: SPLITS, kinds: SPLITS },
     evolutions: ['speeches', 'manuals', 'novel', 'scripture'].map((text) => ({ text, characters: CHARACTERS })),
     evolve: {
-      sequence_len: 256, sample_packing: true, micro_batch_size: 4, gradient_accumulation_steps: 1, num_epochs: 1, max_steps: 80, learning_rate: 0.0001,
+      sequence_len: 256, sample_packing: true, micro_batch_size: 4, gradient_accumulation_steps: 1, num_epochs: 1, max_steps: 60, learning_rate: 0.0001,
       lr_scheduler: 'cosine', warmup_steps: 5, optimizer: 'adamw_torch', weight_decay: 0.1, bf16: true, save_steps: 20,
     },
     finetune: FINETUNE,
