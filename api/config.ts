@@ -64,7 +64,7 @@ export function secretsOf(config: ServerConfig): string[] {
     const { secret } = SETTINGS[name] as Setting
     const value = config[name]
     if (secret === undefined || value === undefined) return []
-    return secret === 'whole' ? [String(value)] : [String(value), ...passwordsOf(String(value))]
+    return secret === 'whole' ? [String(value)] : passwordsOf(String(value))
   })
 }
 
