@@ -23,14 +23,15 @@ export interface MergedModelView {
   readyAt: string | null
 }
 
-/** The page of a merged model: what it is made of, its files, and the receipt of the merge. */
-export function mergedModelPage(view: MergedModelView): Html {
+/** The page of a merged model: what it is made of, its files, and the receipt of the merge. `transfers`: what is known of each patch there. */
+export function mergedModelPage(view: MergedModelView, transfers: readonly ({ says: string } | null)[]): Html {
   return layout({
     title: `${view.target.reference} + ${view.patches.map((patch) => patch.reference).join(' + ')}`,
     body: html`
       <h1>Merged model <span class="badge ${view.state === 'failed' ? 'bad' : 'good'}">${view.state}</span></h1>
       <div class="digest">${view.id}</div>
       ${recipe(view)}
+      ${transfer(view, transfers)}
       ${view.state === 'ready' ? html`${fetching(view)}${filesTable(view)}${storage(view)}${receipt(view)}` : jobState(view)}`,
   })
 }
@@ -43,6 +44,12 @@ function recipe(view: MergedModelView): Html {
         <li>${patch.weight === 1 ? '' : html`${patch.weight} × `}<a href="/patches/${patch.reference.split('@')[0]}">${patch.reference}</a><div class="digest">${shortDigest(patch.digest)}</div></li>`)}
       <li class="arrow">under</li><li>${[...view.rules, ...Object.entries(view.options).map(([name, value]) => `${name}: ${value}`)].map((text) => html`<code>${text}</code> `)}</li>
     </ul>`
+}
+
+function transfer({ patches }: MergedModelView, transfers: readonly ({ says: string } | null)[]): Html {
+  const known = patches.flatMap(({ reference }, index) => (transfers[index] ? [{ reference, says: transfers[index].says }] : []))
+  if (known.length === 0) return html``
+  return html`<h2>Does it transfer?</h2>${known.map(({ reference, says }) => html`<p><code>${reference}</code>: ${says}.</p>`)}`
 }
 
 function fetching(view: MergedModelView): Html {

@@ -2,6 +2,7 @@ import type { Context } from 'hono'
 import { html } from 'hono/html'
 import type { App, AppEnv } from '../app.ts'
 import { ApiError } from '../errors.ts'
+import { findTransfers } from '../services/analyses/find-transfers.ts'
 import { describeDerivation } from '../services/derivations/describe.ts'
 import { compareOnModelVersion, comparePatch } from '../services/evaluations/compare.ts'
 import { describeModel, describeModelVersion } from '../services/models/describe.ts'
@@ -45,7 +46,11 @@ export function registerPages(app: App): void {
     return patchPage({ ...patch, reference: `${patch.organization}/${patch.name}` }, await comparePatch(about))
   }))
   app.get('/patches/:organization/:name/:version', (c) => found(c, async () => patchVersionPage(await describePatchVersion({ ctx: c.var.ctx, input: c.req.param() }))))
-  app.get('/derivations/:id{[0-9a-f]{64}}', (c) => found(c, async () => mergedModelPage(await describeDerivation({ ctx: c.var.ctx, input: c.req.param() }))))
+  app.get('/derivations/:id{[0-9a-f]{64}}', (c) => found(c, async () => {
+    const { ctx } = c.var
+    const merged = await describeDerivation({ ctx, input: c.req.param() })
+    return mergedModelPage(merged, await findTransfers({ ctx, derivationId: merged.id }))
+  }))
 }
 
 async function found(c: Context<AppEnv>, page: () => Promise<Html>): Promise<Response> {

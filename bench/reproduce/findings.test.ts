@@ -1,8 +1,13 @@
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { findings } from './findings.ts'
-import type { JournalRow } from './journal.ts'
+import calibration from '../../patch/transfer-calibration.json' with { type: 'json' }
+import { calibrateTransfer } from '../../patch/transfer.ts'
+import { findings, portRuns } from './findings.ts'
+import { openJournal, type JournalRow } from './journal.ts'
 import { PLANS, type Plan } from './plan.ts'
-import { renderReport } from './report.ts'
+import { publish, renderReport } from './report.ts'
 import { rankCorrelation } from './statistics.ts'
 import { planSteps, type StepWork } from './steps.ts'
 
@@ -81,6 +86,49 @@ test('a complete report does not call itself partial, and says how few ports it 
   const text = renderReport({ plan: PLAN, steps, journal: [...rows.values()], findings: findings(PLAN, steps, rows) })
   expect(text).not.toContain('Partial')
   expect(text).toContain('over 4 ports. These are too few to say anything')
+})
+
+test('a port of seeds counts by its gain on its own base, and its error', async () => {
+  const { steps, rows } = await journal(() => true)
+  const ports = portRuns(findings(PLAN, steps, rows))
+  expect(ports).toHaveLength(4)
+  for (const { gain, gainError } of ports) expect([gain, gainError]).toEqual([expect.closeTo(0.4, 9), expect.closeTo(0.02 * Math.SQRT2, 9)])
+  expect(calibrateTransfer(ports)).toEqual({ runs: 0, tasks: 0, bands: null })
+  const drifting = ports.map((port) => ({ ...port, readDrift: port.evolutions }))
+  expect(calibrateTransfer(drifting)).toEqual({ runs: 4, tasks: 1, bands: null })
+})
+
+test('publishing writes the bands that follow from the ports, and says them in the report', async () => {
+  const plan: Plan = { ...PLAN, tasks: { kind: PLAN.tasks.kind!, other: PLAN.tasks.kind! } }
+  const steps = await planSteps(plan)
+  const wide = (work: StepWork) => {
+    if (work.kind === 'alone') return { scores: ['kind', 'other'].map((task) => ({ ...SCORE, task, value: 0.5 })) }
+    return work.kind === 'analyze' ? { cost: COST, whole: { relativeDrift: work.model, interference: 0, readDrift: work.model, writeDrift: null, patchOverDrift: null, roundingLoss: null }, parts: [] } : result(work)
+  }
+  const rows = new Map(steps.map(({ id, key, work }): [string, JournalRow] => [key, { key, id, kind: work.kind, at: '', seconds: 1, load: 0, result: wide(work) }]))
+  const root = await mkdtemp(join(tmpdir(), 'portllm-publish-'))
+  try {
+    for (const name of ['docs', 'patch']) await mkdir(join(root, name))
+    await writeFile(join(root, 'docs/reproduction.md'), '<!-- findings -->\nold\n<!-- end of findings -->\n')
+    await publish(root, { plan, steps, journal: [...rows.values()], findings: findings(plan, steps, rows) })
+    // One evolution: 3/4 and 1/4 of the gain kept, for two tasks; two: 1/2 and nothing.
+    const bands = [{ from: 1, to: 2, runs: 8, tasks: 2, transferred: 4, medianKept: expect.closeTo(0.375, 9), verdict: 'open' }]
+    expect(JSON.parse(await readFile(join(root, 'patch/transfer-calibration.json'), 'utf8'))).toMatchObject({ plan: 'tiny', runs: 8, tasks: 2, bands, ports: expect.objectContaining({ length: 8 }) })
+    const text = await readFile(join(root, 'docs/reproduction.md'), 'utf8')
+    expect(text).toContain('| 1 to 2 | 8 | 2 | 4 | 38% | open |')
+    expect(text).not.toContain('old')
+  } finally {
+    await rm(root, { recursive: true })
+  }
+})
+
+test('what resolutions say of transfer is what follows from the published results: npm run reproduce -- --only report --publish', async () => {
+  const results = join(import.meta.dirname, '..', 'results')
+  const { plan } = JSON.parse(await readFile(join(results, 'reproduce.json'), 'utf8')) as { plan: Plan }
+  const { rows } = await openJournal(join(results, 'reproduce.jsonl'))
+  const { ports, runs, tasks, bands } = calibration
+  expect(ports).toEqual(portRuns(findings(plan, await planSteps(plan), rows)))
+  expect({ runs, tasks, bands }).toEqual(calibrateTransfer(ports))
 })
 
 test('rank correlation, ties included, as SciPy gives it', () => {

@@ -1,4 +1,5 @@
 import type { Analysis } from '../../patch/analysis.ts'
+import type { PortRun } from '../../patch/transfer.ts'
 import type { JournalRow } from './journal.ts'
 import type { Plan } from './plan.ts'
 import type { Cost } from './portllm-command.ts'
@@ -29,7 +30,10 @@ export interface Port {
   readonly model: number
   /** Accuracy on the evolved model less accuracy on its own base. */
   readonly change: number
-  /** (ported − alone) / (its score on its own base − the base alone): 1 where all of its gain is kept. */
+  /** What the patch adds to its own base, and the standard error of that. */
+  readonly gain: number
+  readonly gainError: number | null
+  /** (ported − alone) / gain: 1 where all of it is kept. */
   readonly kept: number
   readonly figures: Figures
 }
@@ -91,7 +95,9 @@ export function findings(plan: Plan, steps: readonly Step[], rows: ReadonlyMap<s
     const [base, target] = [aloneOf(task, 0), aloneOf(task, model)]
     if (own === undefined || ported === undefined || base === null || target === null) return []
     const figures = Object.fromEntries(Object.entries(FIGURES).map(([name, figure]) => [name, figure(result.whole)])) as Figures
-    return [{ task, seed, model, change: ported.value - own.value, kept: (ported.value - target.value) / (own.value - base.value), figures }]
+    const gain = own.value - base.value
+    const gainError = own.stderr === null || base.stderr === null ? null : Math.hypot(own.stderr, base.stderr)
+    return [{ task, seed, model, change: ported.value - own.value, gain, gainError, kept: (ported.value - target.value) / gain, figures }]
   })
   return {
     done: done.length,
@@ -106,6 +112,11 @@ export function findings(plan: Plan, steps: readonly Step[], rows: ReadonlyMap<s
       analyze: costs(analyses.map(({ result }) => result.cost)),
     },
   }
+}
+
+/** The ports as the calibration of resolutions takes them. */
+export function portRuns({ ports }: Pick<Findings, 'ports'>): PortRun[] {
+  return ports.map(({ task, seed, model, gain, gainError, kept, figures }) => ({ task, seed, evolutions: model, readDrift: figures['read drift'], gain, gainError, kept: Number.isFinite(kept) ? kept : null }))
 }
 
 function predict(figure: FigureName, ports: readonly Port[]): Prediction {

@@ -2,7 +2,8 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
 import type { TrainingRecord } from '../../patch/training.ts'
-import { meanScore, type Comparison, type Costs, type Findings, type Port, type Prediction } from './findings.ts'
+import { calibrateTransfer, KEPT_ENOUGH, LEAST, type Calibration } from '../../patch/transfer.ts'
+import { meanScore, portRuns, type Comparison, type Costs, type Findings, type Port, type Prediction } from './findings.ts'
 import type { JournalRow } from './journal.ts'
 import type { MadeData } from './make-data.ts'
 import { predictionPicture, scorePicture } from './pictures.ts'
@@ -37,11 +38,19 @@ export async function publish(root: string, input: ReportInput): Promise<void> {
   await mkdir(results, { recursive: true })
   await writeFile(join(results, 'reproduce.json'), `${JSON.stringify({ plan, machine: machine(), complete: findings.done === findings.steps, findings }, null, 2)}\n`)
   await writeFile(join(results, 'reproduce.jsonl'), journal.filter(({ key }) => keys.has(key)).map((row) => `${JSON.stringify(row)}\n`).join(''))
+  await writeCalibration(root, plan, findings)
   await writePictures(join(root, 'docs'), findings)
   const path = join(root, 'docs', 'reproduction.md')
   const text = await readFile(path, 'utf8')
   const [begin, end] = ['<!-- findings -->', '<!-- end of findings -->']
   await writeFile(path, `${text.slice(0, text.indexOf(begin) + begin.length)}\n${renderReport(input)}\n${text.slice(text.indexOf(end))}`)
+}
+
+/** What resolutions say of transfer: the ports, and the bands that follow from them. */
+async function writeCalibration(root: string, plan: Plan, findings: Findings): Promise<void> {
+  const ports = portRuns(findings)
+  const calibration = { format: 'portllm.transfer/1', source: 'bench/results/reproduce.jsonl', plan: plan.name, ...calibrateTransfer(ports), ports }
+  await writeFile(join(root, 'patch', 'transfer-calibration.json'), `${JSON.stringify(calibration, null, 2)}\n`)
 }
 
 async function writePictures(folder: string, findings: Findings): Promise<void> {
@@ -56,6 +65,7 @@ export function renderReport({ plan, steps, journal, findings }: ReportInput): s
     '### Accuracy', ...(findings.comparisons.every(({ alone }) => alone === null) ? ['Nothing is scored yet.'] : ['![Accuracy along the chain, task by task](reproduction-scores.svg)', accuracies(findings.comparisons), READING]),
     '### What a port costs', costTable(findings),
     '### Do the analysis figures predict it?', ...prediction(findings),
+    '### What resolutions say of transfer', ...bands(calibrateTransfer(portRuns(findings))),
     '### Setting', setting(plan, rows),
   ].join('\n\n')
 }
@@ -128,6 +138,15 @@ function worst(ports: readonly Port[]): string {
   const sorted = ports.toSorted((a, b) => a.change - b.change).slice(0, 5)
   const shown = table(['the five ports that lost most', 'seed', 'evolutions', 'change of the score', 'relative drift', 'interference'], sorted.map(({ task, seed, model, change, figures }) => [task, String(seed), String(model), signed(change), number(figures['relative drift']), number(figures.interference)]))
   return shown
+}
+
+function bands({ runs, tasks, bands: found }: Calibration): string[] {
+  const rule = `A port counts where its patch had gained at least two standard errors on its own base, and has transferred where it kept at least ${KEPT_ENOUGH * 100}% of that; the figure is its read drift, chosen before any port was measured.`
+  if (found === null) return [`Nothing yet: ${runs} usable ports of ${tasks} tasks, and it takes at least ${LEAST.runs} of ${LEAST.tasks}. ${rule}`]
+  return [
+    `From ${runs} usable ports of ${tasks} tasks. ${rule} Ports along one chain are not independent of each other, so the verdicts are surer of themselves than they should be.`,
+    table(['read drift', 'ports', 'tasks', 'transferred', 'median kept', 'a patch with that drift is called'], found.map(({ from, to, runs: of, tasks: ofTasks, transferred, medianKept, verdict }) => [`${number(from)} to ${number(to)}`, String(of), String(ofTasks), String(transferred), `${Math.round(100 * medianKept)}%`, verdict])),
+  ]
 }
 
 function setting(plan: Plan, rows: readonly JournalRow[]): string {

@@ -4,7 +4,7 @@
  * A list of steps, each done once: what was done is in <folder>/results.jsonl, and the same command goes on after it, or
  * within a training at its last checkpoint. After every step <folder>/report.md says what is known by then. --only does the
  * steps of some kinds (data, evolve, finetune, alone, score, analyze; `report` none). --publish writes what is known into
- * bench/results/reproduce.json (findings), reproduce.jsonl (all results) and docs/reproduction.md.
+ * bench/results/reproduce.json (findings), reproduce.jsonl (all results), docs/reproduction.md and patch/transfer-calibration.json.
  */
 import { createWriteStream } from 'node:fs'
 import { mkdir } from 'node:fs/promises'

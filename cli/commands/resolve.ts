@@ -46,7 +46,9 @@ function describe({ verdict, target, patches, derivation, merged }: Resolution):
 
 function describeEvidence(evidence: Resolution['patches'][number]['evidence'][number]): string[] {
   const { measured } = evidence
-  if (evidence.kind === 'analysis') return evidence.parts.map((entry) => `  evidence ${entry.part}: ${figuresLine(entry.figures)} (measured by ${measured.by})`)
+  if (evidence.kind === 'analysis') {
+    return [...evidence.parts.map((entry) => `  evidence ${entry.part}: ${figuresLine(entry.figures)} (measured by ${measured.by})`), `  evidence transfer: ${evidence.transfer.says}`]
+  }
   return evidence.scores.map((score) => {
     const alone = score.alone === null ? '' : `, the target alone ${formatScore(score.alone)}`
     return `  evidence ${score.task} ${score.metric}: ${formatScore(score)}${alone} (${evidence.how}, ${plural(score.samples, 'question')}, task version ${score.version}, measured by ${measured.by})`

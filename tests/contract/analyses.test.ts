@@ -3,6 +3,8 @@ import { eq } from 'drizzle-orm'
 import { audit } from '../../db/schema.ts'
 import { sampleSums } from '../../patch/sample-analysis.ts'
 import { sampleConfig, sampleModel, samplePatch, sampleTensors } from '../../patch/sample-manifests.ts'
+import { CALIBRATION } from '../../patch/transfer-calibration.ts'
+import { transferOf } from '../../patch/transfer.ts'
 import { fileList, newOrganization, newToken, newUser, publish, runIngest, startTestRegistry, upload, type Answer, type TestRegistry } from './harness.ts'
 
 let registry: TestRegistry
@@ -100,7 +102,10 @@ describe('an analysis', () => {
     expect(ready.picture).toBe(`${registry.url}/v1/analyses/${params.id}/picture.svg`)
     // Whoever resolves the pair is told, and the verdict does not depend on it.
     const resolution = await registry.ok('resolvePatches', { query: { patch: names.patch, target: names.target }, token: null })
-    expect(resolution.patches[0]).toMatchObject({ verdict: 'portable', evidence: [{ kind: 'analysis', id: params.id, measured: { by: registry.url }, parts: ready.result.parts }] })
+    expect(resolution.patches[0]).toMatchObject({ verdict: 'portable', evidence: [{ kind: 'analysis', id: params.id, measured: { by: registry.url }, parts: ready.result.parts, transfer: transferOf(CALIBRATION, ready.result.whole.readDrift) }] })
+    const merge = await registry.call('getMerged', { params: { org: names.org, name: 'evolved', version: 'v2' }, query: { patch: names.patch } })
+    const page = await (await fetch(`${registry.url}/derivations/${merge.body.derivation}`)).text()
+    expect(page).toContain(`<code>${names.patch}@1.0.0</code>: ${resolution.patches[0].evidence[0].transfer.says}.`)
     const actions = await registry.server.dependencies.db.select({ action: audit.action }).from(audit).where(eq(audit.subject, params.id))
     expect(actions.map(({ action }) => action).sort()).toEqual(['analysis.measure', 'analysis.request'])
   })

@@ -19,9 +19,17 @@ const Version = z.object({ reference: z.string(), digest: Digest })
 
 const measured = { id: z.uuid(), measured: z.object({ by: z.string(), at: z.iso.datetime() }) }
 const EvidenceScore = TaskScore.extend({ alone: TaskScore.pick({ value: true, stderr: true }).nullable() }).openapi('EvidenceScore', { description: 'With the score of the target alone, where the same question was put to it.' })
+const Transfer = z
+  .object({
+    runs: z.int(), tasks: z.int(), readDrift: z.number().nullable(),
+    band: z.object({ from: z.number(), to: z.number(), runs: z.int(), tasks: z.int(), transferred: z.int(), medianKept: z.number(), verdict: z.enum(['likely', 'open', 'unlikely']) }).nullable()
+      .openapi({ description: 'Our own ports whose read drift was like this one’s; null where nothing is claimed.' }),
+    says: z.string(),
+  })
+  .openapi('Transfer', { description: 'What became of this program’s own ports (docs/analysis.md). It rests on `runs` ports of `tasks` tasks.' })
 const Evidence = z
   .discriminatedUnion('kind', [
-    z.object({ kind: z.literal('analysis'), ...measured, parts: AnalysisParts }),
+    z.object({ kind: z.literal('analysis'), ...measured, parts: AnalysisParts, transfer: Transfer }),
     z.object({ kind: z.literal('evaluation'), ...measured, how: How, num_fewshot: z.int().nullable(), limit: z.int().nullable(), scores: z.array(EvidenceScore) }),
   ])
   .openapi('Evidence', { description: 'What was measured of the patch on this target, and who says so. It does not enter the verdict.' })

@@ -1,6 +1,8 @@
 import { and, eq, inArray, sql } from 'drizzle-orm'
 import { analyses, models, modelVersions, patchVersions } from '../../../db/schema.ts'
 import type { Analysis } from '../../../patch/analysis.ts'
+import { transferOf, type Transfer } from '../../../patch/transfer.ts'
+import { CALIBRATION } from '../../../patch/transfer-calibration.ts'
 import type { RequestContext } from '../../context.ts'
 import { visibleTo } from '../authorization/visibility.ts'
 
@@ -11,6 +13,8 @@ export interface AnalysisEvidence {
   id: string
   measured: Pick<Analysis['measured'], 'by' | 'at'>
   parts: Analysis['parts']
+  /** What became of our own ports that were like it. */
+  transfer: Transfer
 }
 
 /**
@@ -26,12 +30,16 @@ export async function findAnalysisEvidence({ ctx, targetVersionId, patchVersionI
       by: sql<string>`${analyses.result} #>> '{measured,by}'`,
       at: sql<string>`${analyses.result} #>> '{measured,at}'`,
       parts: sql<string>`${analyses.result} ->> 'parts'`,
+      readDrift: sql<string | null>`${analyses.result} #>> '{whole,readDrift}'`,
     })
     .from(analyses)
     .innerJoin(patchVersions, eq(patchVersions.id, analyses.patchVersionId))
     .innerJoin(modelVersions, eq(modelVersions.id, patchVersions.baseVersionId))
     .innerJoin(models, eq(models.id, modelVersions.modelId))
     .where(and(eq(analyses.targetVersionId, targetVersionId), inArray(analyses.patchVersionId, [...patchVersionIds]), eq(analyses.state, 'ready'), visibleTo(ctx.principal, models)))
-  const evidence = rows.map(({ patchVersionId, id, by, at, parts }) => [patchVersionId, { kind: 'analysis' as const, id, measured: { by, at }, parts: JSON.parse(parts) as Analysis['parts'] }] as const)
+  const evidence = rows.map(({ patchVersionId, id, by, at, parts, readDrift }) => {
+    const found: AnalysisEvidence = { kind: 'analysis', id, measured: { by, at }, parts: JSON.parse(parts) as Analysis['parts'], transfer: transferOf(CALIBRATION, readDrift === null ? null : Number(readDrift)) }
+    return [patchVersionId, found] as const
+  })
   return new Map([...Map.groupBy(evidence, ([patchVersionId]) => patchVersionId)].map(([patchVersionId, found]) => [patchVersionId, found.map(([, one]) => one)]))
 }
