@@ -19,7 +19,7 @@ const anyRun: fc.Arbitrary<PortRun> = fc.record({
 
 describe('the bands of any runs', () => {
   it('have enough runs each, hold every usable run once, do not overlap, and never rise with the drift', () => {
-    fc.assert(fc.property(fc.array(anyRun, { maxLength: 60 }), (ports) => {
+    fc.assert(fc.property(fc.array(anyRun, { maxLength: 60, size: 'max' }), (ports) => {
       const usable = ports.filter(({ readDrift, kept, gain, gainError }) => readDrift !== null && kept !== null && gainError !== null && gain > 0 && gain >= 2 * gainError)
       const { runs: count, tasks, bands } = calibrateTransfer(ports)
       expect([count, tasks]).toEqual([usable.length, new Set(usable.map(({ task }) => task)).size])
@@ -40,14 +40,14 @@ describe('the bands of any runs', () => {
   })
 
   it('do not depend on the order of the runs', () => {
-    fc.assert(fc.property(fc.array(anyRun, { maxLength: 40 }).chain((ports) => fc.tuple(fc.constant(ports), fc.shuffledSubarray(ports, { minLength: ports.length }))), ([ports, shuffled]) => {
+    fc.assert(fc.property(fc.array(anyRun, { maxLength: 40, size: 'max' }).chain((ports) => fc.tuple(fc.constant(ports), fc.shuffledSubarray(ports, { minLength: ports.length }))), ([ports, shuffled]) => {
       expect(calibrateTransfer(shuffled)).toEqual(calibrateTransfer(ports))
     }))
   })
 
   it('claim nothing outside of what was measured, and less with more drift', () => {
     const RANK = { likely: 2, open: 1, unlikely: 0 }
-    fc.assert(fc.property(fc.array(anyRun, { minLength: 20, maxLength: 60 }), fc.double({ min: -1, max: 3, noNaN: true }), fc.double({ min: 0, max: 1, noNaN: true }), (ports, drift, more) => {
+    fc.assert(fc.property(fc.array(anyRun, { minLength: 20, maxLength: 60, size: 'max' }), fc.double({ min: -1, max: 3, noNaN: true }), fc.double({ min: 0, max: 1, noNaN: true }), (ports, drift, more) => {
       const calibration = calibrateTransfer(ports)
       const { band } = transferOf(calibration, drift)
       const drifts = ports.flatMap(({ readDrift }) => readDrift ?? [])

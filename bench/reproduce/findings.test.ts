@@ -109,14 +109,14 @@ test('publishing writes the bands that follow from the ports, and says them in t
   const root = await mkdtemp(join(tmpdir(), 'portllm-publish-'))
   try {
     for (const name of ['docs', 'patch']) await mkdir(join(root, name))
-    await writeFile(join(root, 'docs/reproduction.md'), '<!-- findings -->\nold\n<!-- end of findings -->\n')
+    await writeFile(join(root, 'docs/reproduction.md'), '<!-- findings -->\nwhat was there\n<!-- end of findings -->\n')
     await publish(root, { plan, steps, journal: [...rows.values()], findings: findings(plan, steps, rows) })
     // One evolution: 3/4 and 1/4 of the gain kept, for two tasks; two: 1/2 and nothing.
     const bands = [{ from: 1, to: 2, runs: 8, tasks: 2, transferred: 4, medianKept: expect.closeTo(0.375, 9), verdict: 'open' }]
     expect(JSON.parse(await readFile(join(root, 'patch/transfer-calibration.json'), 'utf8'))).toMatchObject({ plan: 'tiny', runs: 8, tasks: 2, bands, ports: expect.objectContaining({ length: 8 }) })
     const text = await readFile(join(root, 'docs/reproduction.md'), 'utf8')
     expect(text).toContain('| 1 to 2 | 8 | 2 | 4 | 37% | open |')
-    expect(text).not.toContain('old')
+    expect(text).not.toContain('what was there')
   } finally {
     await rm(root, { recursive: true })
   }
