@@ -6,6 +6,7 @@ import { createInterface } from 'node:readline'
 import type { FinetuneOptions, TrainingRecord } from '../patch/training.ts'
 import type { TaskScore } from '../patch/evaluation.ts'
 import { pythonPath } from './python-environment.ts'
+import { pythonVariables } from './python-variables.ts'
 
 /** Of the paper's scripts; `num_workers` is less, since the examples are in memory already. */
 export const FINETUNE_DEFAULTS: FinetuneOptions = {
@@ -176,7 +177,7 @@ function environment(): NodeJS.ProcessEnv {
   return {
     // PyTorch's threads wait for each other by spinning: where others want the processors too, that is most of their time.
     OMP_WAIT_POLICY: 'PASSIVE',
-    ...process.env,
+    ...pythonVariables(process.env),
     PYTHONPATH: PACKAGE,
     PYTHONUNBUFFERED: '1',
     PYTHONDONTWRITEBYTECODE: '1',

@@ -48,12 +48,18 @@ test('the first loss is what lm-eval scores: of the right answer for BoolQ, of i
 
 test('killed and begun again, it gives the bytes of a training that nothing interrupted', async () => {
   const args = (output: string) => finetune('boolq', output, '--max_steps', '40', '--save_steps', '5')
-  const child = research.spawn(args('killed'))
+  const secrets = { PORTLLM_TOKEN: 'plm_secret', PORTLLM_RUNNER_TOKEN: 'plm_secret', PORTLLM_DATABASE_URL: 'postgres://secret', AWS_SECRET_ACCESS_KEY: 'secret', ANYTHING_ELSE: 'secret' }
+  const child = research.spawn(args('killed'), { ...secrets, NO_PROXY: 'passed-on' })
   const checkpoint = research.path('killed.work', 'checkpoints', 'checkpoint-10', 'portllm.json')
   while (child.exitCode === null && !(await exists(checkpoint))) await new Promise((resolve) => setTimeout(resolve, 20))
+  const variables = await variablesOfChild(child.pid!)
   child.kill('SIGKILL')
   await once(child, 'close')
   expect(await exists(research.path('killed'))).toBe(false)
+  // Models and data may be strangers': Python gets what it needs, and no secret that whoever started it has.
+  expect(variables).toMatchObject({ OMP_NUM_THREADS: '1', NO_PROXY: 'passed-on', HF_HOME: research.path('hf'), PATH: expect.any(String) })
+  expect(Object.keys(variables).filter((name) => name in secrets || name.startsWith('PORTLLM_'))).toEqual([])
+  expect(Object.values(variables).filter((value) => value.includes('secret'))).toEqual([])
 
   const again = await research.run(args('killed'))
   expect(again).toMatchObject({ code: 0 })
@@ -105,4 +111,12 @@ async function exists(path: string): Promise<boolean> {
 async function contents(output: string): Promise<Record<string, Buffer>> {
   const names = (await readdir(research.path(output))).sort()
   return Object.fromEntries(await Promise.all(names.map(async (name) => [name, await readFile(research.path(output, name))] as const)))
+}
+
+/** The environment of the one process that a process has started. */
+async function variablesOfChild(pid: number): Promise<Record<string, string>> {
+  const children = (await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).trim().split(' ')
+  expect(children).toHaveLength(1)
+  const text = await readFile(`/proc/${children[0]}/environ`, 'utf8')
+  return Object.fromEntries(text.split('\0').filter((line) => line !== '').map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]))
 }
