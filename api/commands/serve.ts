@@ -1,10 +1,7 @@
 import type { Command } from 'commander'
 import { readConfig, type ServerOptions } from '../config.ts'
 import { endOnSignal } from '../end-on-signal.ts'
-import { newAdminToken } from '../new-admin-token.ts'
-import { openServerLog } from '../observability/server-log.ts'
-import { startServer, type RunningServer } from '../start-server.ts'
-import { checkConfig } from './check-config.ts'
+import type { RunningServer } from '../start-server.ts'
 
 interface ServeOptions { data?: string; host?: string; port?: string; runners: boolean; json?: true; checkConfig?: true; newAdminToken?: true }
 
@@ -24,9 +21,11 @@ export function addServe(program: Command): void {
 async function serve({ runners, json, checkConfig: isCheck, newAdminToken: isToken, data, host, port }: ServeOptions): Promise<void> {
   // Only what was given: the default of --no-runners is the environment's.
   const options: ServerOptions = { data, host, port, ...(!runners && { startRunners: false }) }
-  if (isCheck) return checkConfig(options, process.env, json === true)
+  // Each loads only what it needs: the server itself is most of the program.
+  if (isCheck) return (await import('./check-config.ts')).checkConfig(options, process.env, json === true)
   const config = readConfig(options, process.env)
-  if (isToken) return showAdminToken(await newAdminToken(config), json === true)
+  if (isToken) return showAdminToken(await (await import('../new-admin-token.ts')).newAdminToken(config), json === true)
+  const [{ openServerLog }, { startServer }] = await Promise.all([import('../observability/server-log.ts'), import('../start-server.ts')])
   const log = await openServerLog(config)
   const starting = startServer(config, {
     log,

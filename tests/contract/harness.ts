@@ -52,7 +52,7 @@ const TEMPLATE = fileURLToPath(new URL(`../../.cache/pglite-template`, import.me
 export async function startTestRegistry(options: Partial<ServerConfig> = {}): Promise<TestRegistry> {
   const data = options.data ?? (await mkdtemp(join(tmpdir(), 'portllm-test-')))
   const postgres = ENGINE === 'postgres' && options.databaseUrl === undefined ? await startPostgres() : null
-  if (ENGINE === 'pglite') await copyTemplate(join(data, 'database'))
+  if (ENGINE === 'pglite' && options.databaseUrl === undefined) await copyTemplate(join(data, 'database'))
   const config: ServerConfig = { ...readConfig({}, {}), data, port: 0, databaseUrl: await postgres?.createDatabase(), startRunners: false, graceSeconds: 5, ...options }
   const lines: string[] = []
   const log = await openServerLog(config, { write: (line) => void lines.push(line) })

@@ -1,0 +1,9 @@
+-- An evaluation that is ready, with what was recorded of each question.
+INSERT INTO blobs (sha256, size, created_at) VALUES (encode(sha256('{"question":1}'), 'hex'), 14, '2026-01-02 03:04:05+00');
+INSERT INTO evaluations (id, identity, target_version_id, spec, state, job_id, result, created_by, created_at, ready_at) VALUES
+  ('00000000-0000-4000-8000-000000000081', 'fa54dfa0c708855c69b6a6ebde5c867f67520c762c4ce59859385c6fd784402d', '00000000-0000-4000-8000-000000000032', $json${"how":"plain","tasks":["portllm_kind"],"taskFile":null,"data":null,"num_fewshot":null,"batch_size":8,"limit":null,"seed":1}$json$, 'ready', '00000000-0000-4000-8000-000000000074',
+   $json${"format":"portllm.evaluation/1","target":"sha256:a67d5f46542514f52d658493fc9405829d2922cf1647574c838b6b86f125477a","patch":null,"derivation":null,"measured":{"by":"http://127.0.0.1:8080","at":"2026-01-02T03:04:05.000Z","versions":{"lm_eval":"0.4.9"},"device":"cpu","seconds":2},"scores":[{"task":"portllm_kind","version":"1","metric":"acc","filter":"none","value":0.75,"stderr":0.01,"samples":100,"higher_is_better":true}]}$json$, '00000000-0000-4000-8000-000000000001', '2026-01-02 03:04:05+00', '2026-01-02 03:04:05+00');
+INSERT INTO jobs (id, kind, state, organization_id, evaluation_id, attempt, requested_by, created_at, started_at, ended_at) VALUES
+  ('00000000-0000-4000-8000-000000000074', 'evaluate', 'succeeded', '00000000-0000-4000-8000-000000000010', '00000000-0000-4000-8000-000000000081', 1, '00000000-0000-4000-8000-000000000001', '2026-01-02 03:04:05+00', '2026-01-02 03:04:05+00', '2026-01-02 03:04:05+00');
+INSERT INTO files (id, evaluation_id, path, size, etag) VALUES ('00000000-0000-4000-8000-000000000055', '00000000-0000-4000-8000-000000000081', 'portllm_kind.jsonl', 14, encode(sha256('{"question":1}'), 'hex'));
+INSERT INTO extents (file_id, position, blob, "offset", length) VALUES ('00000000-0000-4000-8000-000000000055', 0, encode(sha256('{"question":1}'), 'hex'), 0, 14);
