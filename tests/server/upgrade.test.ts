@@ -2,8 +2,10 @@ import { createHash } from 'node:crypto'
 import { mkdir, mkdtemp, readFile, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { and, eq, isNotNull } from 'drizzle-orm'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { blobKey } from '../../api/ports/blob-store.ts'
+import { extents, files } from '../../db/schema.ts'
 import { callerOf, fileList, startTestRegistry, type Caller } from '../contract/harness.ts'
 import { startPostgres, type TestPostgres } from '../setup/postgres.ts'
 import { ROOT } from '../setup/registry.ts'
@@ -94,6 +96,10 @@ it.each(migrations.map(({ tag }, index) => [tag, index + 1] as const))('a regist
     expect(started.server.bootstrapToken).toBeNull()
     const registry = callerOf(started.url, TOKEN)
     for (const { tag: earlier } of migrations.slice(0, count)) await CHECKS[earlier.slice(0, 4)]?.(registry)
+    const { db } = started.server.dependencies
+    // Every merged file has its header, and a changed tensor that has a row of its own.
+    const laid = await db.select({ blob: extents.blob, tensor: extents.changedTensorId }).from(extents).innerJoin(files, eq(files.id, extents.fileId)).where(and(isNotNull(files.derivationId), eq(extents.position, 1)))
+    expect(laid.map(({ blob, tensor }) => [blob, typeof tensor])).toEqual(Array.from({ length: count < 3 ? 1 : 2 }, () => [null, 'string']))
     // What is new goes on top of what was there.
     await registry.ok('draftModelVersion', { params: { ...base, version: 'v4' }, body: { files: fileList({ 'config.json': 'x' }), parent: { reference: 'lab/base@v2', kind: 'continued-pretraining' } } })
     expect(started.log.filter((line) => /"level":"(warn|error|fatal)"/.test(line))).toEqual([])
