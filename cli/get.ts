@@ -5,12 +5,25 @@ import { download, filePieces } from './download.ts'
 import { JOURNAL_NAME, openJournal, type DownloadJournal } from './download-journal.ts'
 import { CliError, EXIT } from './exit.ts'
 import { plural } from './format.ts'
-import type { GetSource } from './get-source.ts'
-import { formatLockfile, LOCKFILE_NAME } from './lockfile.ts'
+import type { ManifestTensor } from '../patch/manifest.ts'
+import { formatLockfile, LOCKFILE_NAME, type Lockfile } from './lockfile.ts'
 import { openOutputFolder, OWNER_NAME, type OutputFolder } from './output-folder.ts'
 import { startProgress } from './progress.ts'
 import type { Session } from './session.ts'
 import { findDamage } from './verify.ts'
+
+/** Files, settled to the byte before anything is downloaded. */
+export interface FetchSource {
+  /** Differs wherever the bytes do. */
+  readonly identity: string
+  readonly files: readonly { readonly path: string; readonly size: number; readonly etag: string }[]
+  readonly plan: () => Promise<Plan>
+  readonly tensors: readonly ManifestTensor[]
+  /** That made the changed files; null for files that were not merged. */
+  readonly derivation: string | null
+  /** To be written beside the files. */
+  readonly lock: Lockfile | null
+}
 
 export interface GetResult {
   readonly output: string
@@ -19,14 +32,14 @@ export interface GetResult {
   readonly repaired: number
 }
 
-/** Fetches into `<output>.partial`, verifies every byte there, writes the lockfile, and moves it into place. */
-export async function getInto(session: Session, registry: Registry, source: GetSource, path: string, options: { force?: boolean; concurrency: number }): Promise<GetResult> {
+/** Fetches into `<output>.partial`, verifies every byte there, writes the lockfile where there is one, and moves it into place. */
+export async function getInto(session: Session, registry: Registry, source: FetchSource, path: string, options: { force?: boolean; concurrency: number }): Promise<GetResult> {
   const folder = await openOutputFolder(path, options.force ?? false)
   let journal: DownloadJournal | null = null
   try {
     journal = await openJournal(folder.partial, source.identity) ?? (await startOver(session, folder, source.identity))
     const result = await fillAndVerify(session, registry, source, folder, journal, options.concurrency)
-    await writeFile(join(folder.partial, LOCKFILE_NAME), formatLockfile(source.lock))
+    if (source.lock !== null) await writeFile(join(folder.partial, LOCKFILE_NAME), formatLockfile(source.lock))
     await journal.close()
     journal = null
     await rm(join(folder.partial, JOURNAL_NAME))
@@ -49,7 +62,7 @@ async function startOver(session: Session, folder: OutputFolder, identity: strin
   return journal
 }
 
-async function fillAndVerify(session: Session, registry: Registry, source: GetSource, folder: OutputFolder, journal: DownloadJournal, concurrency: number) {
+async function fillAndVerify(session: Session, registry: Registry, source: FetchSource, folder: OutputFolder, journal: DownloadJournal, concurrency: number) {
   const plan = checkFiles(await source.plan(), source)
   let fetchedBytes = 0
   let repaired = 0
@@ -60,7 +73,7 @@ async function fillAndVerify(session: Session, registry: Registry, source: GetSo
     }).finally(() => downloading.stop())
     const verifying = startProgress('Verifying', 'bytes', session.quiet)
     const damage = await findDamage({
-      folder: folder.partial, plan, tensors: source.tensors, derivation: source.lock.derivation, progress: verifying, signal: session.signal,
+      folder: folder.partial, plan, tensors: source.tensors, derivation: source.derivation, progress: verifying, signal: session.signal,
     }).finally(() => verifying.stop())
     if (damage.length === 0) return { fetchedBytes, repaired }
     const where = damage.slice(0, 3).map(({ path, start, end }) => `${path} (bytes ${start} to ${end})`).join(', ')
@@ -74,8 +87,8 @@ async function fillAndVerify(session: Session, registry: Registry, source: GetSo
 }
 
 /** The plan is for exactly the files that were promised. */
-function checkFiles(plan: Plan, { lock }: GetSource): Plan {
-  const promised = new Map(lock.files.map(({ path, size, etag }) => [path, `${size} ${etag}`]))
+function checkFiles(plan: Plan, { files }: FetchSource): Plan {
+  const promised = new Map(files.map(({ path, size, etag }) => [path, `${size} ${etag}`]))
   const isSame = plan.files.length === promised.size && plan.files.every(({ path, size, etag }) => promised.get(path) === `${size} ${etag}`)
   if (!isSame) throw new CliError(EXIT.damaged, 'bad_plan', 'The registry plans other files than it has named. Run the same command again.')
   return plan

@@ -41,13 +41,14 @@ Data come from the Hub, or with --data from <folder>/<task>/validation.jsonl (or
 alone from <folder>/validation.jsonl too.
 
 A model organization/model@version is one of the registry, whose runner then does it: with --patch, merged into it or applied
-by PEFT (--how). The same question is answered once; --data is data of your organization that the runner has.
+by PEFT (--how). The same question is answered once; --data is data of your organization that the runner has. --output
+fetches what the registry keeps of it; interrupted, the same command goes on.
 
 Examples:
   portllm evaluate --model ./mistral-v2 --tasks boolq,winogrande
   portllm evaluate --model ./mistral-v2 --peft ./boolq-patch --tasks boolq --num_fewshot 0 --batch_size 32
   portllm evaluate --model ./merged --tasks triage --include_path ./my-tasks --data ./notes --output ./results
-  portllm evaluate --model lab/mistral@2.0 --tasks boolq
+  portllm evaluate --model lab/mistral@2.0 --tasks boolq --output ./results
   portllm evaluate --model lab/mistral@2.0 --patch hospital/triage@^1 --task_file ./triage.yaml --data hospital/notes`
 
 export function addEvaluate(program: Command): void {
@@ -90,10 +91,11 @@ async function evaluate(session: Session, options: EvaluateArguments): Promise<A
 }
 
 async function inRegistry(session: Session, options: EvaluateArguments): Promise<Answer> {
-  const { model, patch = null, how = null, tasks = [], task_file: taskFile = null, data = null, num_fewshot = null, batch_size, limit = null, seed, wait } = options
-  refuseOptions(options, ['peft', 'include_path', 'output'], 'is for a model in a folder; in a registry say --patch, --task_file, and fetch what was recorded from the evaluation')
+  const { model, patch = null, how = null, tasks = [], task_file: taskFile = null, data = null, num_fewshot = null, batch_size, limit = null, seed, wait, output = null, force = false } = options
+  refuseOptions(options, ['peft', 'include_path'], 'is for a model in a folder; in a registry say --patch and --task_file')
+  if (output !== null && !wait) throw usageError('--output waits for what is recorded: leave --no-wait away.')
   if (options.dtype !== 'auto') throw usageError('--dtype is for a model in a folder: a registry evaluates a model as it is stored.')
-  return evaluateInRegistry(session, { model, patch, how, tasks, taskFile, data, num_fewshot, batch_size, limit, seed, wait })
+  return evaluateInRegistry(session, { model, patch, how, tasks, taskFile, data, num_fewshot, batch_size, limit, seed, wait, output, force })
 }
 
 function refuseOptions(options: EvaluateArguments, names: readonly (keyof EvaluateArguments)[], why: string): void {

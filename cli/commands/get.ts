@@ -61,7 +61,7 @@ async function get(session: Session, options: GetOptions, target: string | undef
   if (lock !== null) requireAsked(lock, lockPath!, target, options.patch)
   const registry = await session.connect()
   const source = lock === null ? await askedSource(session, registry, options, target!) : await lockedSource(registry, lock, session.quiet)
-  const result = await getInto(session, registry, source, options.output, options)
+  const result = await getInto(session, registry, { ...source, files: source.lock.files, derivation: source.lock.derivation }, options.output, options)
   const { kind, target: { reference }, patches, derivation, files } = source.lock
   const bytes = files.reduce((sum, { size }) => sum + size, 0)
   return {

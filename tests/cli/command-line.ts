@@ -38,11 +38,11 @@ export interface CommandLine {
   close(): Promise<void>
 }
 
-/** A registry with runners, a proxy before it, and a command line that is logged in by its environment. */
-export async function startCommandLine(): Promise<CommandLine> {
+/** A registry, with runners unless told otherwise, a proxy before it, and a command line that is logged in by its environment. */
+export async function startCommandLine({ startRunners = true } = {}): Promise<CommandLine> {
   const folder = await mkdtemp(join(tmpdir(), 'portllm-cli-'))
   const proxy = await startFaultyProxy()
-  const registry = await startTestRegistry({ publicUrl: proxy.url, startRunners: true })
+  const registry = await startTestRegistry({ publicUrl: proxy.url, startRunners })
   proxy.upstream = registry.url
   const base = {
     ...process.env, XDG_CONFIG_HOME: join(folder, 'config'), XDG_CACHE_HOME: join(folder, 'cache'),
