@@ -5,7 +5,7 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 
 /**
  * `unit`: pure and fast, beside the code. `integration`: servers, processes, Python, under tests/.
- * `postgres`: the contract tests once more, on a real PostgreSQL.
+ * `server`: the contract tests once more, on a real PostgreSQL and a real S3, and what only that deployment has.
  */
 export default defineConfig({
   test: {
@@ -26,6 +26,7 @@ export default defineConfig({
           // Test files run beside each other, and PyTorch's threads would spin while they wait for a processor.
           env: { OMP_WAIT_POLICY: 'PASSIVE' },
           include: ['tests/**/*.test.ts'],
+          exclude: ['tests/s3/**'],
           testTimeout: 120_000,
           hookTimeout: 120_000,
           pool: 'forks',
@@ -34,10 +35,11 @@ export default defineConfig({
       },
       {
         test: {
-          name: 'postgres',
+          name: 'server',
           root,
-          include: ['tests/contract/**/*.test.ts'],
-          env: { PORTLLM_TEST_DATABASE: 'postgres' },
+          include: ['tests/contract/**/*.test.ts', 'tests/s3/**/*.test.ts'],
+          globalSetup: ['tests/setup/server-deployment.ts'],
+          env: { PORTLLM_TEST_DEPLOYMENT: 'server' },
           testTimeout: 120_000,
           hookTimeout: 120_000,
           pool: 'forks',

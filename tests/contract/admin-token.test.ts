@@ -8,7 +8,7 @@ import { expect, it } from 'vitest'
 import { startServer, type RunningServer } from '../../api/start-server.ts'
 import { audit } from '../../db/schema.ts'
 import { ROOT } from '../setup/registry.ts'
-import { ENGINE, newToken, startTestRegistry, type TestRegistry } from './harness.ts'
+import { DEPLOYMENT, newToken, startTestRegistry, type TestRegistry } from './harness.ts'
 
 async function newAdminToken({ config }: TestRegistry): Promise<string> {
   const { stdout } = await server('--data', config.data, '--json', config.databaseUrl)
@@ -25,7 +25,7 @@ it('whoever may use the data folder or the database replaces a lost administrato
   let running: RunningServer = registry.server
   // The embedded database has one user at a time; a PostgreSQL server serves both.
   const around = async (work: () => Promise<string>) => {
-    if (ENGINE === 'postgres') return work()
+    if (DEPLOYMENT === 'server') return work()
     await expect(newAdminToken(registry)).rejects.toMatchObject({ code: 1, stderr: expect.stringContaining(`process ${process.pid}`) })
     await running.close()
     const token = await work()

@@ -1,8 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { readdirSync, readlinkSync } from 'node:fs'
-import { rm, truncate } from 'node:fs/promises'
 import { get } from 'node:http'
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -11,6 +8,8 @@ import { ErrorBody } from '../../api/routes/error-responses.ts'
 import { Plan } from '../../api/routes/plan/plan-schema.ts'
 import type { Extent } from '../../patch/extent.ts'
 import { sha256Hex, startFileFixture, type FileFixture, type StoredFile } from './file-fixture.ts'
+import { STORE } from './harness.ts'
+import { storedObjects, type StoredObjects } from './stored-objects.ts'
 
 const MIB = 1024 * 1024
 let fixture: FileFixture
@@ -316,13 +315,14 @@ describe('plans', () => {
       change(copy)
       return copy.href
     }
+    const [signature, expires] = STORE === 'directory' ? ['signature', 'expires'] as const : ['X-Amz-Signature', 'X-Amz-Expires'] as const
     const attempts: [string, string, RequestInit][] = [
       ['another range', url, { headers: { Range: `bytes=${offset}-${offset + length}` } }],
       ['no range', url, {}],
       ['several ranges', url, { headers: { Range: `${headers.Range},0-1` } }],
-      ['a changed signature', changed((copy) => copy.searchParams.set('signature', `A${copy.searchParams.get('signature')!.slice(1)}x`)), { headers }],
-      ['no signature', changed((copy) => copy.searchParams.delete('signature')), { headers }],
-      ['a later expiry', changed((copy) => copy.searchParams.set('expires', String(Number(copy.searchParams.get('expires')) + 1))), { headers }],
+      ['a changed signature', changed((copy) => copy.searchParams.set(signature, `A${copy.searchParams.get(signature)!.slice(1)}x`)), { headers }],
+      ['no signature', changed((copy) => copy.searchParams.delete(signature)), { headers }],
+      ['a later expiry', changed((copy) => copy.searchParams.set(expires, String(Number(copy.searchParams.get(expires)) + 1))), { headers }],
       ['a wider range in the URL', changed((copy) => copy.searchParams.set('range', `0-${offset + length}`)), { headers: { Range: `bytes=0-${offset + length - 1}` } }],
       ['another blob', changed((copy) => { copy.pathname = new URL(other.url).pathname }), { headers }],
       ['another method', url, { method: 'PUT', headers, body: 'x' }],
@@ -330,24 +330,25 @@ describe('plans', () => {
     for (const [name, target, init] of attempts) {
       const response = await fetch(target, init)
       expect([name, [403, 416].includes(response.status)]).toEqual([name, true])
-      ErrorBody.parse(await response.json())
+      const text = await response.text()
+      if (STORE === 'directory') ErrorBody.parse(JSON.parse(text))
     }
   })
 })
 
 describe('faults', () => {
   /** A file of three extents, the middle one of which is then harmed. */
-  async function harmed(harm: (file: string) => Promise<void>): Promise<{ path: string; bytes: Uint8Array; sound: number }> {
+  async function harmed(harm: (objects: StoredObjects, key: string) => Promise<unknown>): Promise<{ path: string; bytes: Uint8Array; sound: number }> {
     const model = await fixture.model(organization)
     const { list, bytes } = await scatter([6 * MIB, 3 * MIB, 40])
     await fixture.file({ modelVersionId: model.id }, 'a.bin', list, bytes)
-    await harm(join(fixture.registry.data, blobKey(list[1]!.blob)))
+    await harm(storedObjects(fixture.registry), blobKey(list[1]!.blob))
     return { path: `${model.path}/files/a.bin`, bytes, sound: list[0]!.length }
   }
 
-  it.each<[string, (file: string) => Promise<void>]>([
-    ['missing', (file) => rm(file)],
-    ['short', (file) => truncate(file, MIB)],
+  it.each<[string, (objects: StoredObjects, key: string) => Promise<unknown>]>([
+    ['missing', (objects, key) => objects.remove(key)],
+    ['short', async (objects, key) => objects.put(key, (await objects.get(key)).subarray(0, MIB))],
   ])('a blob that is %s cuts the connection, and no wrong byte is sent', async (_name, harm) => {
     const { path, bytes, sound } = await harmed(harm)
     const answer = await readRaw(path)
@@ -364,13 +365,8 @@ describe('faults', () => {
     const model = await fixture.model(organization)
     const { list, bytes } = await scatter([40 * MIB, 30 * MIB])
     await fixture.file({ modelVersionId: model.id }, 'a.bin', list, bytes)
-    const openBlobs = () => readdirSync('/proc/self/fd').filter((fd) => {
-      try {
-        return readlinkSync(`/proc/self/fd/${fd}`).includes(list[0]!.blob) || readlinkSync(`/proc/self/fd/${fd}`).includes(list[1]!.blob)
-      } catch {
-        return false
-      }
-    }).length
+    const objects = storedObjects(fixture.registry)
+    const openBlobs = () => objects.openReads(list.map(({ blob }) => blobKey(blob)))
     let most = 0
     for (let round = 0; round < 4; round++) {
       const abort = new AbortController()
@@ -380,7 +376,8 @@ describe('faults', () => {
       abort.abort()
     }
     expect(most).toBeGreaterThan(0)
-    for (let wait = 0; openBlobs() > 0 && wait < 100; wait++) await delay(20)
+    // A connection that nothing goes over any more is kept for some seconds.
+    for (let wait = 0; openBlobs() > 0 && wait < 500; wait++) await delay(20)
     expect(openBlobs()).toBe(0)
   })
 })

@@ -1,5 +1,3 @@
-import { mkdir, stat, utimes, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { eq } from 'drizzle-orm'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -7,12 +5,15 @@ import { blobKey } from '../../api/ports/blob-store.ts'
 import { collectGarbage, type GarbageRequest } from '../../api/services/garbage/collect.ts'
 import { collectWhenDue } from '../../api/services/garbage/collect-when-due.ts'
 import { audit, blobs, settings, uploadFiles } from '../../db/schema.ts'
-import { blobStore, ENGINE, fileList, newOrganization, publish, putFiles, runIngest, sha256, startTestRegistry, upload, type TestRegistry } from './harness.ts'
+import { DEPLOYMENT, fileList, newOrganization, publish, putFiles, runIngest, sha256, startTestRegistry, upload, type TestRegistry } from './harness.ts'
+import { storedObjects, type StoredObjects } from './stored-objects.ts'
 
 let registry: TestRegistry
+let objects: StoredObjects
 let org: string
 beforeAll(async () => {
   registry = await startTestRegistry()
+  objects = storedObjects(registry)
   org = await newOrganization(registry)
 })
 afterAll(() => registry.close())
@@ -21,46 +22,31 @@ const DAY = 24 * 3600
 const collect = (input: GarbageRequest = {}) => collectGarbage({ ctx: registry.server.dependencies, input })
 const removedBy = async (input?: GarbageRequest) => (await collect(input)).removed
 
-async function age(key: string, days: number): Promise<void> {
-  const at = new Date(Date.now() - days * DAY * 1000)
-  await utimes(join(registry.data, key), at, at)
-}
-
-async function plant(key: string, content: string, days: number): Promise<void> {
-  const path = join(registry.data, key)
-  await mkdir(dirname(path), { recursive: true })
-  await writeFile(path, content)
-  await age(key, days)
-}
-
-function isThere(key: string): Promise<boolean> {
-  return stat(join(registry.data, key)).then(() => true, () => false)
-}
-
-async function storedBlobs(): Promise<string[]> {
-  const keys: string[] = []
-  for await (const { key } of blobStore(registry).list('blobs')) keys.push(key)
-  return keys.sort()
+async function plant(key: string, content: string, days: number): Promise<string> {
+  const planted = await objects.put(key, content)
+  await objects.age(planted, days)
+  return planted
 }
 
 describe('garbage collection', () => {
   it('removes what nothing reaches once the grace period is over, by kind, and tells what it would', async () => {
     await publish(registry, { kind: 'model', org, name: 'kept', version: '1', files: { 'a.txt': 'kept' } })
-    await age(blobKey(sha256('kept')), 400)
+    await objects.age(blobKey(sha256('kept')), 400)
     const job = crypto.randomUUID()
     const orphans = { [blobKey(sha256('lost'))]: 'lost', [`uploads/${crypto.randomUUID()}`]: '12345', [`attempts/${job}/0/out`]: '1', [`attempts/${job}/1/out`]: '22', 'incoming/half': '123' }
-    for (const [key, content] of Object.entries(orphans)) await plant(key, content, 1.1)
+    const planted: string[] = []
+    for (const [key, content] of Object.entries(orphans)) planted.push(await plant(key, content, 1.1))
     await plant(blobKey(sha256('fresh')), 'fresh', 0.9)
-    await plant('incoming/moving', '1', 0)
+    const moving = await plant('incoming/moving', '1', 0)
     await plant('blobs/readme.txt', 'of the operator', 400)
 
     const expected = { blobs: { objects: 1, bytes: 4 }, uploads: { objects: 1, bytes: 5 }, attempts: { objects: 2, bytes: 3 }, incoming: { objects: 1, bytes: 3 } }
     expect(await collect({ dryRun: true })).toEqual({ dryRun: true, graceSeconds: DAY, removed: expected })
-    expect(await Promise.all(Object.keys(orphans).map(isThere))).toEqual([true, true, true, true, true])
+    expect(await Promise.all(planted.map(objects.has))).toEqual([true, true, true, true, true])
     expect(await removedBy()).toEqual(expected)
-    expect(await Promise.all(Object.keys(orphans).map(isThere))).toEqual([false, false, false, false, false])
-    expect([await isThere(`attempts/${job}`), await isThere('incoming/moving'), await isThere('blobs/readme.txt')]).toEqual([false, true, true])
-    expect(await storedBlobs()).toEqual([blobKey(sha256('kept')), blobKey(sha256('fresh')), 'blobs/readme.txt'].sort())
+    expect(await Promise.all(planted.map(objects.has))).toEqual([false, false, false, false, false])
+    expect([await objects.keys('attempts'), await objects.has(moving), await objects.has('blobs/readme.txt')]).toEqual([[], true, true])
+    expect(await objects.keys('blobs')).toEqual([blobKey(sha256('kept')), blobKey(sha256('fresh')), 'blobs/readme.txt'].sort())
     const nothing = { objects: 0, bytes: 0 }
     expect(await removedBy()).toEqual({ blobs: nothing, uploads: nothing, attempts: nothing, incoming: nothing })
     const written = await registry.server.dependencies.db.select({ after: audit.after }).from(audit).where(eq(audit.action, 'registry.collect-garbage'))
@@ -81,7 +67,7 @@ describe('garbage collection', () => {
     expect((await removedBy()).blobs!.objects).toBe(0)
     expect(await rows()).toEqual([released])
     expect((await removedBy({ graceSeconds: 0.8 * DAY })).blobs).toEqual({ objects: 1, bytes: 8 })
-    expect([await rows(), await isThere(blobKey(released))]).toEqual([[], false])
+    expect([await rows(), await objects.has(blobKey(released))]).toEqual([[], false])
   })
 
   it.each(['Model', 'Dataset'])('keeps what drafts of a %s have, until they are abandoned; then it can be sent again', async (kind) => {
@@ -91,15 +77,15 @@ describe('garbage collection', () => {
     const draft = await registry.ok(`draft${kind}Version`, { params, body: { files: fileList(files) } })
     await putFiles({ files: draft.files.slice(0, 1) }, files)
     const [row] = await registry.server.dependencies.db.select({ id: uploadFiles.id }).from(uploadFiles).where(eq(uploadFiles.sha256, sha256(sent)))
-    await age(`uploads/${row!.id}`, 29)
+    await objects.age(`uploads/${row!.id}`, 29)
     expect((await removedBy({ graceSeconds: 0 })).uploads!.objects).toBe(0)
-    await age(`uploads/${row!.id}`, 31)
+    await objects.age(`uploads/${row!.id}`, 31)
     expect((await removedBy({ dryRun: true })).uploads).toEqual({ objects: 1, bytes: sent.length })
     expect((await removedBy()).uploads).toEqual({ objects: 1, bytes: sent.length })
     const again = await registry.ok(`get${kind}Upload`, { params })
     expect(await putFiles(again, files)).toEqual([200, 200])
     await registry.ok(`complete${kind}Upload`, { params })
-    for (const { id } of await registry.server.dependencies.db.select({ id: uploadFiles.id }).from(uploadFiles).where(eq(uploadFiles.sha256, sha256(sent)))) await age(`uploads/${id}`, 400)
+    for (const { id } of await registry.server.dependencies.db.select({ id: uploadFiles.id }).from(uploadFiles).where(eq(uploadFiles.sha256, sha256(sent)))) await objects.age(`uploads/${id}`, 400)
     expect((await removedBy()).uploads!.objects).toBe(0)
     expect((await runIngest(registry)).status).toBe(204)
   })
@@ -111,7 +97,7 @@ it('is collected once a day by the servers of one database, and ends when its se
   const collected = async (signal = new AbortController().signal) => {
     await plant(lost, 'lost again', 2)
     await Promise.all([collectWhenDue({ ctx: dependencies, signal }), collectWhenDue({ ctx: dependencies, signal })])
-    return !(await isThere(lost))
+    return !(await objects.has(lost))
   }
   const setLast = (hours: number) => dependencies.db.update(settings).set({ value: new Date(Date.now() - hours * 3600_000).toISOString() }).where(eq(settings.key, 'garbage-collection'))
   expect(await collected()).toBe(false) // at the start there was one
@@ -122,11 +108,11 @@ it('is collected once a day by the servers of one database, and ends when its se
   expect(await collected()).toBe(false)
   await setLast(24.1)
   await expect(collected(AbortSignal.abort())).rejects.toThrow('aborted')
-  expect(await isThere(lost)).toBe(true)
+  expect(await objects.has(lost)).toBe(true)
 })
 
 /** PGlite has one connection: there the rounds only show that nothing waits for ever. */
-const ROUNDS = ENGINE === 'postgres' ? 200 : 20
+const ROUNDS = DEPLOYMENT === 'server' ? 200 : 20
 const WORKERS = 4
 
 it(`no published version lacks a byte after ${ROUNDS} rounds beside a collection without grace`, async () => {
@@ -167,5 +153,5 @@ it(`no published version lacks a byte after ${ROUNDS} rounds beside a collection
   expect(counts.published + counts.rejected).toBe(ROUNDS)
   expect([removed > ROUNDS / 10, counts.published > ROUNDS / 2, counts.rejected > 0], JSON.stringify({ removed, counts })).toEqual([true, true, true])
   const rows = (await db.select({ sha256: blobs.sha256 }).from(blobs)).map((row) => blobKey(row.sha256))
-  expect((await storedBlobs()).filter((key) => key !== 'blobs/readme.txt')).toEqual(rows.sort())
+  expect((await objects.keys('blobs')).filter((key) => key !== 'blobs/readme.txt')).toEqual(rows.sort())
 }, 120_000)

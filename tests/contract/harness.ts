@@ -8,15 +8,18 @@ import type { ZodType } from 'zod'
 import { createApp } from '../../api/app.ts'
 import { readConfig, type ServerConfig } from '../../api/config.ts'
 import { openServerLog } from '../../api/observability/server-log.ts'
-import type { DirectoryBlobStore } from '../../api/ports/directory-blob-store.ts'
+import type { BlobStore } from '../../api/ports/blob-store.ts'
 import { startServer, type RunningServer } from '../../api/start-server.ts'
 import { openPglite } from '../../db/pglite.ts'
 import type { ManifestTensor } from '../../patch/manifest.ts'
 import { sampleConfig, sampleModel, samplePatch, sampleTensors } from '../../patch/sample-manifests.ts'
-import { startPostgres, type TestPostgres } from '../setup/postgres.ts'
+import { createDatabase } from '../setup/postgres.ts'
+import { createBucket, type TestBucket } from '../setup/s3.ts'
 
-/** The database that the suite runs on; `tests/vitest.config.ts` runs it once on each. */
-export const ENGINE = process.env['PORTLLM_TEST_DATABASE'] === 'postgres' ? 'postgres' : 'pglite'
+/** What the suite runs on; `tests/vitest.config.ts` runs it once on each. */
+export const DEPLOYMENT = process.env['PORTLLM_TEST_DEPLOYMENT'] === 'server' ? 'server' : 'embedded'
+/** What answers signed URLs: the registry itself, or an S3 in its own words. */
+export const STORE = DEPLOYMENT === 'embedded' ? 'directory' : 's3'
 
 export interface Call {
   params?: Record<string, string>
@@ -51,13 +54,14 @@ const TEMPLATE = fileURLToPath(new URL(`../../.cache/pglite-template`, import.me
 /** A registry of its own for a test file: in this process, on a free port and a temporary folder, without runners. */
 export async function startTestRegistry(options: Partial<ServerConfig> = {}): Promise<TestRegistry> {
   const data = options.data ?? (await mkdtemp(join(tmpdir(), 'portllm-test-')))
-  const postgres = ENGINE === 'postgres' && options.databaseUrl === undefined ? await startPostgres() : null
-  if (ENGINE === 'pglite' && options.databaseUrl === undefined) await copyTemplate(join(data, 'database'))
-  const config: ServerConfig = { ...readConfig({}, {}), data, port: 0, databaseUrl: await postgres?.createDatabase(), startRunners: false, graceSeconds: 5, ...options }
+  if (DEPLOYMENT === 'embedded' && options.databaseUrl === undefined) await copyTemplate(join(data, 'database'))
+  const bucket = DEPLOYMENT === 'server' && options.s3 === undefined ? await createBucket() : null
+  const services = bucket && { databaseUrl: await createDatabase(process.env['PORTLLM_TEST_POSTGRES_URL']!), s3: bucket.settings }
+  const config: ServerConfig = { ...readConfig({}, {}), data, port: 0, startRunners: false, graceSeconds: 5, ...services, ...options }
   const lines: string[] = []
   const log = await openServerLog(config, { write: (line) => void lines.push(line) })
   const server = await startServer(config, { log, onFatal: (error) => { throw error } })
-  return registryOf(server, config, postgres, lines)
+  return registryOf(server, config, bucket, lines)
 }
 
 /** The calls of a test to any registry; they are the administrator's unless they say otherwise. */
@@ -75,7 +79,7 @@ export function callerOf(url: string, adminToken: string): Caller {
   }
 }
 
-function registryOf(server: RunningServer, config: ServerConfig, postgres: TestPostgres | null, log: string[]): TestRegistry {
+function registryOf(server: RunningServer, config: ServerConfig, bucket: TestBucket | null, log: string[]): TestRegistry {
   return {
     ...callerOf(server.url, server.bootstrapToken!),
     data: config.data,
@@ -84,7 +88,7 @@ function registryOf(server: RunningServer, config: ServerConfig, postgres: TestP
     log,
     async close() {
       await server.close()
-      await postgres?.stop()
+      await bucket?.remove()
       await rm(config.data, { recursive: true, force: true })
     },
   }
@@ -275,6 +279,6 @@ export async function claimIngest(registry: Caller): Promise<any> {
   return claim.body
 }
 
-export function blobStore(registry: TestRegistry): DirectoryBlobStore {
-  return registry.server.dependencies.blobs as DirectoryBlobStore
+export function blobStore(registry: TestRegistry): BlobStore {
+  return registry.server.dependencies.blobs
 }

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import packageJson from '../../package.json' with { type: 'json' }
 import { startServer } from '../../api/start-server.ts'
 import { ROOT } from '../setup/registry.ts'
-import { ENGINE, startTestRegistry, type TestRegistry } from './harness.ts'
+import { DEPLOYMENT, startTestRegistry, type TestRegistry } from './harness.ts'
 
 let registry: TestRegistry
 beforeAll(async () => { registry = await startTestRegistry() })
@@ -15,7 +15,7 @@ afterAll(() => registry.close())
 
 describe('the registry', () => {
   it('says that it is well, and what it is', async () => {
-    expect(await registry.ok('getHealth', { token: null })).toEqual({ status: 'ok', version: packageJson.version, deployment: ENGINE === 'pglite' ? 'embedded' : 'server' })
+    expect(await registry.ok('getHealth', { token: null })).toEqual({ status: 'ok', version: packageJson.version, deployment: DEPLOYMENT })
   })
 
   it('answers every request with an id of its own making', async () => {
@@ -113,7 +113,7 @@ describe('the registry', () => {
 })
 
 // It brings its own database, so one run is enough.
-if (ENGINE === 'pglite') describe('the server process', () => {
+if (DEPLOYMENT === 'embedded') describe('the server process', () => {
   it('shows its first token once, ends on SIGTERM, and is taken over after a crash', { timeout: 90_000 }, async () => {
     const parent = await mkdtemp(join(tmpdir(), 'portllm-test-'))
     const folder = join(parent, 'data')

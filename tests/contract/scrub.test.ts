@@ -1,19 +1,20 @@
-import { open, rm, truncate } from 'node:fs/promises'
-import { join } from 'node:path'
 import { eq } from 'drizzle-orm'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { blobKey } from '../../api/ports/blob-store.ts'
 import { scrub } from '../../api/services/scrub/scrub.ts'
 import { blobs, derivationPatches, derivations, modelVersions, patchVersions, settings } from '../../db/schema.ts'
 import { newOrganization, publish, sha256, startTestRegistry, type TestRegistry } from './harness.ts'
+import { storedObjects, type StoredObjects } from './stored-objects.ts'
 
 let registry: TestRegistry
+let objects: StoredObjects
 let org: string
 const DERIVATION = 'd'.repeat(64)
 const CONTENT = { base: 'of the base'.repeat(1000), evolved: 'of the evolved model', both: 'in both versions', patch: 'of the patch', readme: 'read me' }
 
 beforeAll(async () => {
   registry = await startTestRegistry()
+  objects = storedObjects(registry)
   org = await newOrganization(registry)
   await publish(registry, { kind: 'model', org, name: 'model', version: '1', files: { 'base.bin': CONTENT.base, 'config.json': CONTENT.both } })
   await publish(registry, { kind: 'model', org, name: 'model', version: '2', files: { 'evolved.bin': CONTENT.evolved, 'config.json': CONTENT.both } })
@@ -27,17 +28,14 @@ beforeAll(async () => {
 })
 afterAll(() => registry.close())
 
-const pathOf = (content: string) => join(registry.data, blobKey(sha256(content)))
+const keyOf = (content: string) => blobKey(sha256(content))
 const run = (input?: Parameters<typeof scrub>[0]['input']) => scrub({ ctx: registry.server.dependencies, ...(input && { input }) })
 const TOTAL = { blobs: 5, bytes: Object.values(CONTENT).reduce((sum, { length }) => sum + length, 0) }
 
 async function flip(content: string, position: number): Promise<void> {
-  const handle = await open(pathOf(content), 'r+')
-  const byte = Buffer.alloc(1)
-  await handle.read(byte, 0, 1, position)
-  byte[0]! ^= 1
-  await handle.write(byte, 0, 1, position)
-  await handle.close()
+  const bytes = await objects.get(keyOf(content))
+  bytes[position]! ^= 1
+  await objects.put(keyOf(content), bytes)
 }
 
 it('finds nothing where nothing is wrong, also a blob that is gone and that nobody needs', async () => {
@@ -71,9 +69,9 @@ it('reads no faster than it may', async () => {
 
 it('names a flipped bit, a missing end, bytes too many and a missing blob, and what depends on each; and touches none', async () => {
   await flip(CONTENT.base, CONTENT.base.length - 1)
-  await truncate(pathOf(CONTENT.patch), 3)
-  await truncate(pathOf(CONTENT.evolved), 1000)
-  await rm(pathOf(CONTENT.both))
+  await objects.put(keyOf(CONTENT.patch), CONTENT.patch.slice(0, 3))
+  await objects.put(keyOf(CONTENT.evolved), CONTENT.evolved.padEnd(1000, '\0'))
+  await objects.remove(keyOf(CONTENT.both))
   const { damaged } = await run()
   const nothing = { modelVersions: [], patchVersions: [], derivations: [], evaluations: [], paths: [] }
   const expected = [

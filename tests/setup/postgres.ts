@@ -1,4 +1,5 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { chmod, chown, mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -34,14 +35,9 @@ export async function startPostgres(): Promise<TestPostgres> {
   const url = (database: string) => `postgres://portllm:unused@127.0.0.1:${port}/${database}`
   const sql = postgres(url('postgres'), { max: 1, onnotice: () => {} })
   await ready(sql, server, () => log)
-  let count = 0
   return {
     url,
-    async createDatabase() {
-      const name = `registry_${++count}`
-      await sql.unsafe(`create database ${name}`)
-      return url(name)
-    },
+    createDatabase: () => createDatabase(url('postgres')),
     async stop() {
       await sql.end({ timeout: 1 })
       const closed = once(server, 'close')
@@ -50,6 +46,17 @@ export async function startPostgres(): Promise<TestPostgres> {
       await rm(folder, { recursive: true, force: true })
     },
   }
+}
+
+/** A database of its own on the server of this URL. Returns its URL. */
+export async function createDatabase(server: string): Promise<string> {
+  const name = `registry_${randomUUID().replaceAll('-', '')}`
+  const sql = postgres(server, { max: 1, onnotice: () => {} })
+  await sql.unsafe(`create database ${name}`)
+  await sql.end()
+  const url = new URL(server)
+  url.pathname = `/${name}`
+  return url.href
 }
 
 async function findBinaries(): Promise<string> {

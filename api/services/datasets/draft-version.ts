@@ -4,6 +4,7 @@ import { datasets, datasetVersions } from '../../../db/schema.ts'
 import { checkModelVersion, checkName } from '../../../patch/reference.ts'
 import type { RequestContext } from '../../context.ts'
 import { assertMayPublish } from '../authorization/authorize.ts'
+import { discardStaged } from '../blobs/discard.ts'
 import { findOrganization } from '../organizations/find.ts'
 import { inTransaction } from '../transaction.ts'
 import { checkFiles, describeDraft, setDraftFiles, type NewFile } from '../uploads/draft.ts'
@@ -35,7 +36,7 @@ export async function draftDatasetVersion({ ctx, input }: { ctx: RequestContext;
     const subject: UploadSubject = { kind: 'dataset', versionId: row!.id, reference: `${organization.name}/${dataset.name}@${row!.version}`, organization }
     return { created: inserted !== undefined, subject, discard: await setDraftFiles({ ctx, tx, subject, files: input.files }) }
   })
-  for (const key of discard) await ctx.blobs.discard(key)
+  await discardStaged(ctx.blobs, discard)
   return { created, upload: await describeDraft({ ctx, subject, files: input.files }) }
 }
 

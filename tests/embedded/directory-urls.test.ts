@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { fileList, newOrganization, startTestRegistry, type TestRegistry } from './harness.ts'
+import { fileList, newOrganization, startTestRegistry, type TestRegistry } from '../contract/harness.ts'
 
 let registry: TestRegistry
 let put: { url: string; headers: Record<string, string> }
