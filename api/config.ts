@@ -34,9 +34,9 @@ export function readConfig(options: ServerOptions, environment: Environment): Se
     if (parsed.success) config[name] = parsed.data
     else wrong.push(`${nameGiven(name, options)} ${parsed.error.issues[0]!.message}.`)
   }
-  if (wrong.length > 0) throw new ConfigError(wrong.join('\n'))
   const s3 = S3Environment.safeParse(environment)
-  if (!s3.success) throw new ConfigError(s3.error.issues.map(({ path, message }) => `The environment variable ${path.join('.')} ${message}.`).join('\n'))
+  if (!s3.success) wrong.push(...s3.error.issues.map(({ path, message }) => `The environment variable ${path.join('.')} ${message}.`))
+  if (wrong.length > 0) throw new ConfigError([...new Set(wrong)].join('\n'))
   return { ...config, s3: s3.data } as ServerConfig
 }
 

@@ -20,7 +20,7 @@ interface Check { readonly part: string; readonly problem: string | null }
 export async function checkConfig(options: ServerOptions, environment: NodeJS.ProcessEnv, json: boolean): Promise<void> {
   const config = readConfig(options, environment)
   const redact = createRedactor(secretsOf(config))
-  const checks = await Promise.all(CHECKS.map(async ([part, check]): Promise<Check> => ({ part, problem: await check(config).then(() => null, (error: Error) => redact(reasonOf(error))) })))
+  const checks = await Promise.all(checksOf(config).map(async ([part, check]): Promise<Check> => ({ part, problem: await check(config).then(() => null, (error: Error) => redact(reasonOf(error))) })))
   const isUsable = checks.every(({ problem }) => problem === null)
   const settings = showConfig(config, options, environment)
   if (json) {
@@ -34,11 +34,13 @@ export async function checkConfig(options: ServerOptions, environment: NodeJS.Pr
   if (!isUsable) process.exitCode = EXIT_UNREACHABLE
 }
 
-const CHECKS: readonly (readonly [string, (config: ServerConfig) => Promise<void>])[] = [
-  ['database', checkDatabase],
-  ['data folder', ({ data }) => checkFolder(data)],
-  ['bucket', async ({ s3 }) => s3 && createS3BlobStore({ settings: s3, clock: systemClock }).check()],
-]
+function checksOf({ s3 }: ServerConfig): readonly (readonly [string, (config: ServerConfig) => Promise<void>])[] {
+  return [
+    ['database', checkDatabase],
+    ['data folder', ({ data }) => checkFolder(data)],
+    ...(s3 === undefined ? [] : [['bucket', () => createS3BlobStore({ settings: s3, clock: systemClock }).check()] as const]),
+  ]
+}
 
 /** Also, with PORTLLM_MIGRATE other than auto, whether the server would take its schema. */
 async function checkDatabase(config: ServerConfig): Promise<void> {

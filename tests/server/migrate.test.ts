@@ -42,9 +42,7 @@ it('the deploy command says what it would do, does it, and says that nothing is 
   const run = async (...args: string[]) => {
     // The direct URL is the one that counts: the other may lead through a pooler.
     const program = startProgram('api/server.ts', ['migrate', ...args], { DATABASE_URL: 'postgres://pooler.invalid/x', DATABASE_DIRECT_URL: url })
-    let out = ''
-    program.child.stdout!.on('data', (chunk: Buffer) => (out += chunk.toString()))
-    return { code: (await program.ended).code, out, errors: program.log.join('\n') }
+    return { code: (await program.ended).code, out: await program.output, errors: program.log.join('\n') }
   }
   const plan = await run('--check')
   expect(plan).toEqual({ code: 4, out: expect.stringContaining(`would apply ${names.at(-1)}\nwould bring the job queue from version 0 to `), errors: '' })

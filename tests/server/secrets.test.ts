@@ -76,10 +76,8 @@ it('the password of a database that does not answer comes out nowhere', async ()
   try {
     await Promise.all([['--data', data], ['--check-config', '--json'], ['migrate']].map(async (args) => {
       const program = startProgram('api/server.ts', args, { DATABASE_URL })
-      let out = ''
-      program.child.stdout!.on('data', (chunk: Buffer) => (out += chunk.toString()))
       const { code } = await program.ended
-      const text = `${out}\n${program.log.join('\n')}`
+      const text = `${await program.output}\n${program.log.join('\n')}`
       expect([args, code, text]).toEqual([args, expect.any(Number), expect.stringContaining('127.0.0.1:1')])
       expect(code).toBeGreaterThan(0)
       for (const form of formsOf(PASSWORD)) expect(text).not.toContain(form)

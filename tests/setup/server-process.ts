@@ -10,20 +10,25 @@ export interface ProgramProcess {
   /** Waits for a line of the log that holds the text. */
   logged(text: string): Promise<string>
   readonly ended: Promise<{ code: number | null; signal: NodeJS.Signals | null }>
+  /** All of its standard output, when it has ended. */
+  readonly output: Promise<string>
   /** SIGTERM, and the end. */
   stop(): Promise<void>
 }
 
 /** A program of the registry in a process of its own, with nothing of the environment but what is given. */
-export function startProgram(file: string, args: readonly string[], environment: Record<string, string>): ProgramProcess {
-  const child = spawn(process.execPath, [`${ROOT}${file}`, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...environment } })
+export function startProgram(file: string, args: readonly string[], environment: Record<string, string>, nodeOptions: readonly string[] = []): ProgramProcess {
+  const child = spawn(process.execPath, [...nodeOptions, `${ROOT}${file}`, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...environment } })
   const log: string[] = []
   const lines = createInterface({ input: child.stderr! }).on('line', (line) => log.push(line))
   const ended = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>((resolve) => child.once('close', (code, signal) => resolve({ code, signal })))
+  let out = ''
+  child.stdout!.on('data', (chunk: Buffer) => (out += chunk.toString()))
   return {
     child,
     log,
     ended,
+    output: ended.then(() => out),
     async logged(text) {
       for (;;) {
         const found = log.find((line) => line.includes(text))
