@@ -75,7 +75,7 @@ test('killed and begun again, it gives the bytes of a training that nothing inte
 })
 
 test('begun again after its last step, it takes no further one', async () => {
-  const options = { max_length: 64, batch_size: 4, num_workers: 0, rank: 4, lora_alpha: 8, lora_dropout: 0, lr: 1e-3, num_epochs: 1, seed: 1, target_modules: null, gradient_accumulation_steps: 1, gradient_checkpointing: false, bf16: false, max_steps: 6, save_steps: 5 }
+  const options = { max_length: 64, batch_size: 4, num_workers: 0, rank: 4, lora_alpha: 8, lora_dropout: 0, lr: 1e-3, num_epochs: 1, seed: 1, target_modules: null, gradient_accumulation_steps: 1, gradient_checkpointing: true, bf16: false, max_steps: 6, save_steps: 5 }
   const spec = await research.write('ended.json', JSON.stringify({ verb: 'finetune', base: `${LLAMA}/base`, output: research.path('ended'), work: research.path('ended.work'), task: { name: 'boolq' }, data: { folder: research.path('data/boolq') }, options }))
   expect(await research.python('research_ended.py', spec)).toEqual({ steps: [6, 6], same: true })
 })

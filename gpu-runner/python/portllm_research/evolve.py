@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from . import checkpoints
@@ -94,7 +94,7 @@ def evolve(spec: EvolveSpec, report: Report) -> dict[str, Any]:
     data = {"source": corpus.source, "digest": corpus.digest, "examples": corpus.examples}
     base_digest = weights_digest(spec.parent)
     folder = checkpoints.prepare(spec.work, {"options": asdict(config), "processes": count(), "data": data, "base": base_digest, "versions": versions()})
-    trained = _train(trained_model, model, corpus, config, folder, report)
+    trained = _train(trained_model, corpus, config, folder, report)
 
     training = {
         "task": None,
@@ -117,7 +117,7 @@ def evolve(spec: EvolveSpec, report: Report) -> dict[str, Any]:
     return {"training": training}
 
 
-def _train(trained_model: Any, model: PreTrainedModel, corpus: Corpus, config: EvolveConfig, folder: Path, report: Report) -> Trained:
+def _train(model: PreTrainedModel | PeftModel, corpus: Corpus, config: EvolveConfig, folder: Path, report: Report) -> Trained:
     rows, held_out = corpus.rows, None
     if config.val_set_size > 0:
         size = config.val_set_size if config.val_set_size < 1 else int(config.val_set_size)
@@ -128,14 +128,12 @@ def _train(trained_model: Any, model: PreTrainedModel, corpus: Corpus, config: E
     if config.sample_packing:
         rows = pack(rows.shuffle(seed=config.seed), config.sequence_len)
         held_out = None if held_out is None else pack(held_out, config.sequence_len)
-    if config.gradient_checkpointing:
-        model.enable_input_require_grads()
     steps_in_epoch = -(-len(rows) // (config.micro_batch_size * config.gradient_accumulation_steps))
     settings = arguments(
         folder,
         seed=config.seed,
         num_train_epochs=config.num_epochs,
-        max_steps=config.max_steps or -1,
+        max_steps=config.max_steps,
         per_device_train_batch_size=config.micro_batch_size,
         per_device_eval_batch_size=config.micro_batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
@@ -155,7 +153,7 @@ def _train(trained_model: Any, model: PreTrainedModel, corpus: Corpus, config: E
         eval_steps=None if config.eval_steps is None else _steps(config.eval_steps, steps_in_epoch),
         prediction_loss_only=True,
     )
-    return train(trained_model, rows, collate_packs if config.sample_packing else pad, settings, report, held_out=held_out)
+    return train(model, rows, collate_packs if config.sample_packing else pad, settings, report, held_out=held_out)
 
 
 def _steps(interval: float, steps_in_epoch: int) -> float:

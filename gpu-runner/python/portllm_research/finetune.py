@@ -139,7 +139,7 @@ def finetune(spec: FinetuneSpec, report: Report) -> dict[str, Any]:
         folder,
         seed=options.seed,
         num_train_epochs=options.num_epochs,
-        max_steps=options.max_steps or -1,
+        max_steps=options.max_steps,
         learning_rate=options.lr,
         per_device_train_batch_size=options.batch_size,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
@@ -150,8 +150,6 @@ def finetune(spec: FinetuneSpec, report: Report) -> dict[str, Any]:
         lr_scheduler_type="linear",
         optim="adamw_torch",
     )
-    if options.gradient_checkpointing:
-        base.enable_input_require_grads()
     collate = pad_choices if loss == "contrast" else pad
     trained = train(model, encoded.rows, collate, settings, report, contrast=loss == "contrast")
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from peft import PeftModel
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from . import checkpoints, stop
 from .failure import Failure
@@ -28,11 +29,11 @@ class Trained:
     usage: dict[str, Any]
 
 
-def arguments(folder: Path, *, seed: int, **settings: Any) -> TrainingArguments:
-    """What both verbs have in common."""
+def arguments(folder: Path, *, seed: int, max_steps: int | None, **settings: Any) -> TrainingArguments:
+    """What both verbs have in common. `max_steps`: None to end with the epochs."""
     has_gpu = torch.cuda.is_available()
     return TrainingArguments(
-        output_dir=str(folder), seed=seed, data_seed=seed, use_cpu=not has_gpu,
+        output_dir=str(folder), seed=seed, data_seed=seed, max_steps=max_steps or -1, use_cpu=not has_gpu,
         logging_strategy="steps", logging_nan_inf_filter=False,
         save_strategy="steps", save_total_limit=2, report_to=[], disable_tqdm=True, remove_unused_columns=False,
         gradient_checkpointing_kwargs={"use_reentrant": False}, dataloader_pin_memory=has_gpu, ddp_find_unused_parameters=False,
@@ -41,7 +42,7 @@ def arguments(folder: Path, *, seed: int, **settings: Any) -> TrainingArguments:
 
 
 def train(
-    model: torch.nn.Module,
+    model: PreTrainedModel | PeftModel,
     rows: Any,
     collate: Callable[[Sequence[Any]], dict[str, Any]],
     settings: TrainingArguments,
@@ -51,6 +52,9 @@ def train(
     contrast: bool = False,
 ) -> Trained:
     """Trains in place, from the last whole checkpoint on where there is one. Raises stop.Stopped, or Failure with nan_loss."""
+    if settings.gradient_checkpointing:
+        # Below the first patch nothing else would ask for a gradient. Of a patched model it is the base's.
+        model.enable_input_require_grads()  # type: ignore[operator]
     found = checkpoints.last(Path(str(settings.output_dir)))
     usage = Usage(found[1] if found else {})
     kind = _ContrastTrainer if contrast else _Trainer
