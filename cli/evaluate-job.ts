@@ -2,7 +2,6 @@ import { readFile } from 'node:fs/promises'
 import type { EvaluationSpec } from '../patch/evaluation.ts'
 import { formatReference, parseReference } from '../patch/reference.ts'
 import type { Job, Registry } from './client.ts'
-import { usageError } from './exit.ts'
 import { evaluationSource } from './evaluation-source.ts'
 import { formatFields, formatTable } from './format.ts'
 import { getInto } from './get.ts'
@@ -17,8 +16,8 @@ const CONCURRENCY = 4
 export interface EvaluateJob extends Omit<EvaluationSpec, 'how' | 'taskFile'> {
   /** `org/name@version`. */
   readonly model: string
-  /** `org/name[@version, range or tag]`. */
-  readonly patch: string | null
+  /** `org/name[@version, range or tag][:weight]`, in the order of summation. */
+  readonly patches: readonly string[]
   readonly how: 'merged' | 'peft' | null
   /** Path of a YAML file of one's own. */
   readonly taskFile: string | null
@@ -29,19 +28,19 @@ export interface EvaluateJob extends Omit<EvaluationSpec, 'how' | 'taskFile'> {
 }
 
 /** Has the registry evaluate a model of its own, and waits for the scores. */
-export async function evaluateInRegistry(session: Session, { model, patch, taskFile, tasks, wait, output, force, ...rest }: EvaluateJob): Promise<Answer> {
-  if (patch !== null && parseReference(patch).weight !== 1) throw usageError(`${patch} has a weight: an evaluation is of a patch as it was published.`)
+export async function evaluateInRegistry(session: Session, { model, patches, taskFile, tasks, wait, output, force, ...rest }: EvaluateJob): Promise<Answer> {
+  for (const patch of patches) parseReference(patch)
   const registry = await session.connect()
   const { organization, name, version } = await modelVersionName(registry, model)
   const target = formatReference({ organization, name, selector: version })
-  const asked = await registry.requestEvaluation({ target, patch, tasks: [...tasks], taskFile: taskFile === null ? null : await readFile(taskFile, 'utf8'), ...rest })
+  const asked = await registry.requestEvaluation({ target, patch: null, patches: [...patches], tasks: [...tasks], taskFile: taskFile === null ? null : await readFile(taskFile, 'utf8'), ...rest })
   if ('evaluation' in asked && !wait) return pending(asked.evaluation, asked.job as Job)
   const evaluation = 'evaluation' in asked ? await finished(registry, asked.evaluation, asked.job as Job, session.quiet) : asked
   const fetched = output === null ? null : await getInto(session, registry, evaluationSource(registry, evaluation), output, { force, concurrency: CONCURRENCY })
   const { spec, result, files } = evaluation
   const { measured, scores } = result!
   const fields = formatFields([
-    ['evaluation', evaluation.id], ['target', evaluation.target.reference], ['patch', evaluation.patch && `${evaluation.patch.reference} (${spec.how})`],
+    ['evaluation', evaluation.id], ['target', evaluation.target.reference], ...evaluation.patches.map(({ reference, weight }) => ['patch', `${reference}${weight === 1 ? '' : ` with weight ${weight}`} (${spec.how})`] as const),
     ['measured by', `${measured.by}, ${measured.at}, on ${measured.device} in ${measured.seconds.toFixed(1)} s`], ['recorded', files.map(({ path }) => path).join(', ')], ['output', fetched?.output],
   ])
   const table = formatTable(['TASK', 'VERSION', 'FILTER', 'METRIC', 'SCORE', 'QUESTIONS'], scores.map((score) => [score.task, score.version, score.filter, `${score.metric} ${score.higher_is_better ? '↑' : '↓'}`, formatScore(score), String(score.samples)]))

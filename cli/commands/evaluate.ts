@@ -7,7 +7,7 @@ import { evaluateInRegistry } from '../evaluate-job.ts'
 import { usageError } from '../exit.ts'
 import { formatFields, formatTable } from '../format.ts'
 import { existingFolder } from '../local-training.ts'
-import { integerOption, listOption } from '../option-values.ts'
+import { collectOption, integerOption, listOption } from '../option-values.ts'
 import { openOutputFolder } from '../output-folder.ts'
 import { withPython } from '../python-run.ts'
 import { isModelReference } from '../references.ts'
@@ -16,7 +16,7 @@ import { addCommand, answerWith, type Answer, type CommonOptions, type Session }
 
 interface EvaluateArguments extends CommonOptions {
   model: string
-  patch?: string
+  patch?: string[]
   how?: 'merged' | 'peft'
   task_file?: string
   wait: boolean
@@ -49,6 +49,7 @@ Examples:
   portllm evaluate --model ./mistral-v2 --peft ./boolq-patch --tasks boolq --num_fewshot 0 --batch_size 32
   portllm evaluate --model ./merged --tasks triage --include_path ./my-tasks --data ./notes --output ./results
   portllm evaluate --model lab/mistral@2.0 --tasks boolq --output ./results
+  portllm evaluate --model lab/mistral@2.0 --patch hospital/triage:0.8 --patch lab/style@2.1.0:0.5 --tasks boolq
   portllm evaluate --model lab/mistral@2.0 --patch hospital/triage@^1 --task_file ./triage.yaml --data hospital/notes`
 
 export function addEvaluate(program: Command): void {
@@ -65,7 +66,7 @@ export function addEvaluate(program: Command): void {
     .addOption(new Option('--dtype <dtype>', 'that the model computes in; auto: as it is stored').choices(['auto', 'float32', 'bfloat16', 'float16']).default('auto'))
     .option('-o, --output <folder>', 'folder to make for results.json and the answers to every question (samples_<task>.jsonl)')
     .option('-f, --force', 'replace an output folder that is not empty')
-    .option('--patch <org/name>', 'in a registry: the patch, with @version, @range or @tag')
+    .option('--patch <org/name>', 'in a registry: the patch, with @version, @range or @tag, and :weight; repeatable, in the order of summation', collectOption)
     .addOption(new Option('--how <how>', 'in a registry: merge the patch, or have PEFT apply it (default: merged)').choices(['merged', 'peft']))
     .option('--task_file <file>', 'in a registry: YAML of a task of your own')
     .option('--no-wait', 'in a registry: do not wait for the scores')
@@ -91,11 +92,11 @@ async function evaluate(session: Session, options: EvaluateArguments): Promise<A
 }
 
 async function inRegistry(session: Session, options: EvaluateArguments): Promise<Answer> {
-  const { model, patch = null, how = null, tasks = [], task_file: taskFile = null, data = null, num_fewshot = null, batch_size, limit = null, seed, wait, output = null, force = false } = options
+  const { model, patch: patches = [], how = null, tasks = [], task_file: taskFile = null, data = null, num_fewshot = null, batch_size, limit = null, seed, wait, output = null, force = false } = options
   refuseOptions(options, ['peft', 'include_path'], 'is for a model in a folder; in a registry say --patch and --task_file')
   if (output !== null && !wait) throw usageError('--output waits for what is recorded: leave --no-wait away.')
   if (options.dtype !== 'auto') throw usageError('--dtype is for a model in a folder: a registry evaluates a model as it is stored.')
-  return evaluateInRegistry(session, { model, patch, how, tasks, taskFile, data, num_fewshot, batch_size, limit, seed, wait, output, force })
+  return evaluateInRegistry(session, { model, patches, how, tasks, taskFile, data, num_fewshot, batch_size, limit, seed, wait, output, force })
 }
 
 function refuseOptions(options: EvaluateArguments, names: readonly (keyof EvaluateArguments)[], why: string): void {

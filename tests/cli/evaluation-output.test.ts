@@ -77,3 +77,11 @@ test('bytes that are wrong at their source are never given a name', async () => 
   cli.proxy.reset()
   expect(await readdir(output)).toEqual([])
 })
+
+test('several patches are asked for in their order, with their weights', async () => {
+  const { registry } = cli
+  for (const name of ['first', 'second']) await publish(registry, { kind: 'patch', org: 'lab', name, version: '1.0.0', base: 'lab/tiny@1.0', files: { 'adapter_model.safetensors': Buffer.alloc(50, name) } })
+  const { evaluation } = await cli.ok(...EVALUATE, '--patch', 'lab/second@^1:0.5', '--patch', 'lab/first', '--no-wait')
+  const asked = await registry.ok('getEvaluation', { params: { id: evaluation } })
+  expect(asked).toMatchObject({ state: 'queued', patch: null, patches: [{ reference: 'lab/second@1.0.0', weight: 0.5 }, { reference: 'lab/first@1.0.0', weight: 1 }], spec: { how: 'merged' } })
+})

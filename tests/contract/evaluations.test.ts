@@ -203,9 +203,10 @@ describe('an evaluation', () => {
     expect(codeOf(await request({ target: `${org}/evolved@v9` }))).toEqual([404, 'not_found'])
     expect(codeOf(await request({ target: `${org}/evolved` }))).toEqual([400, 'invalid_reference'])
     expect(codeOf(await request({ target, patch: `${org}/nothing` }))).toEqual([404, 'not_found'])
-    expect(codeOf(await request({ target, patch: `${patch}:0.5` }))).toEqual([400, 'invalid_reference'])
+    expect(codeOf(await request({ target, patch: `${patch}:0` }))).toEqual([400, 'invalid_reference'])
     for (const [body, message] of [
-      [{ target, how: 'peft' }, /name the patch/], [{ target, patch, how: 'plain' }, /merged or peft/], [{ target, tasks: [] }, /at least one task/],
+      [{ target, how: 'peft' }, /name the patch/], [{ target, patch, how: 'plain' }, /merged or peft/], [{ target, patch: `${patch}:0.5`, how: 'peft' }, /evaluated merged/],
+      [{ target, patches: [patch, `${org}/other`], how: 'peft' }, /evaluated merged/], [{ target, patch, patches: [patch] }, /either one patch/], [{ target, patches: [patch, patch] }, /named twice/], [{ target, tasks: [] }, /at least one task/],
       [{ target, tasks: ['../../etc/task'] }, /no name of a task/], [{ target, taskFile: 'task: a\nprocess_docs: !function x.y' }, /tag !function/], [{ target, batch_size: 0 }, /batch_size/],
     ] as const) {
       const answer = await request(body)
@@ -394,5 +395,45 @@ describe('of a merged model', () => {
     expect([again.status, again.body.evaluation, again.body.job.id === asked.body.job.id]).toEqual([202, asked.body.evaluation, false])
     await runOne('merge')
     expect((await complete(await claim())).status).toBe(204)
+  })
+
+  it('several patches with weights are one merged model: measured once, told in their order, and for who may see all of them', async () => {
+    const patches = [`${org}/kind@^1:0.5`, `${org}/speech`]
+    const asked = await request({ target: target(), patches })
+    expect([asked.status, (await request({ target: target(), patches: [`${org}/kind@1.0.0:0.5`, `${org}/speech@1.0.0`], how: 'merged' })).body.job.id]).toEqual([202, asked.body.job.id])
+    await runOne('merge')
+    const claimed = await claim()
+    expect([claimed.job.id, claimed.spec.adapter]).toEqual([asked.body.job.id, null])
+    expect((await complete(claimed, { scores: [score({ value: 0.9 })] })).status).toBe(204)
+    const params = { id: asked.body.evaluation }
+    const ready = await registry.ok('getEvaluation', { params, token: null })
+    const told = [{ reference: `${org}/kind@1.0.0`, weight: 0.5 }, { reference: `${org}/speech@1.0.0`, weight: 1 }]
+    expect(ready).toMatchObject({ patch: null, patches: told, spec: { how: 'merged' }, result: { patch: null, scores: [{ value: 0.9 }] } })
+    expect((await registry.ok('getDerivation', { params: { id: ready.result.derivation } })).patches).toMatchObject(told)
+
+    // Another order, another weight, and the patch as it was published are other questions.
+    const ids = new Set([params.id, (await request({ target: target(), patch: `${org}/kind` })).body.id])
+    for (const body of [{ patches: patches.toReversed() }, { patch: `${org}/kind:0.5` }]) {
+      ids.add((await request({ target: target(), ...body })).body.evaluation)
+      const merge = (await tryClaim('merge', 5)).body
+      await registry.ok('failJob', { params: { id: merge.job.id }, token: merge.token, body: { code: 'x', message: 'Not needed.', retryable: false } })
+    }
+    expect([ids.size, ids.has(undefined as never)]).toEqual([4, false])
+    // It is no evaluation of the target alone, nor of one of its patches.
+    const { evidence } = (await registry.ok('resolvePatches', { query: { patch: `${org}/kind`, target: target() } })).patches[0]
+    expect(evidence.flatMap(({ scores }: any) => scores).map(({ value, alone }: any) => [value, alone])).toEqual([[0.75, null], [0.75, null]])
+    const others: Record<string, string>[] = [{ model: target(), how: 'plain' }, { patch: `${org}/kind` }, { patch: `${org}/speech` }]
+    for (const query of others) {
+      expect((await registry.ok('listEvaluations', { query })).items.map(({ id }: any) => id)).not.toContain(params.id)
+    }
+    expect((await registry.ok('listEvaluations', { query: { model: target() }, token: null })).items.find(({ id }: any) => id === params.id).patches).toMatchObject(told)
+
+    await registry.ok('updatePatch', { params: { org, name: 'speech' }, body: { visibility: 'internal' } })
+    const stranger = await newUser(registry, { organization: await newOrganization(registry), role: 'admin', scopes: ['read', 'publish', 'admin'] })
+    for (const token of [stranger, null]) {
+      expect(codeOf(await registry.call('getEvaluation', { params, token }))).toEqual([404, 'not_found'])
+      expect((await registry.ok('listEvaluations', { query: { model: target() }, token })).items.map(({ id }: any) => id)).not.toContain(params.id)
+    }
+    expect((await registry.ok('getEvaluation', { params })).patches).toMatchObject(told)
   })
 })

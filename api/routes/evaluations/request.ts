@@ -2,6 +2,7 @@ import { createRoute, z } from '@hono/zod-openapi'
 import type { App } from '../../app.ts'
 import { ApiError } from '../../errors.ts'
 import { authenticated } from '../../middleware/authentication.ts'
+import { MAX_PATCHES } from '../../../patch/derivation.ts'
 import { MAX_YAML_LENGTH } from '../../../patch/plain-yaml.ts'
 import { describeEvaluation } from '../../services/evaluations/describe.ts'
 import { requestEvaluation } from '../../services/evaluations/request.ts'
@@ -15,6 +16,7 @@ const EvaluationRequest = z
   .strictObject({
     target: z.string().openapi({ example: 'lab/mistral@2.0' }),
     patch: z.string().nullable().default(null).openapi({ description: '`org/name`, with `@version`, `@range` or `@tag`.', example: 'hospital/triage@^1' }),
+    patches: z.array(z.string().max(500)).max(MAX_PATCHES).default([]).openapi({ description: 'In place of `patch`: several, in the order of summation, with `:weight` where it is not 1. They are merged.', example: ['hospital/triage:0.8', 'lab/style@2.1.0:0.5'] }),
     how: How.nullable().default(null).openapi({ description: 'By default `merged` with a patch, `plain` without.' }),
     tasks: z.array(z.string().min(1).max(200)).max(200).default([]).openapi({ description: 'Names of lm-eval’s tasks.', example: ['boolq'] }),
     taskFile: z.string().max(MAX_YAML_LENGTH).nullable().default(null).openapi({ description: 'YAML of a task of your own, in lm-eval’s form; it may name no code and no path.' }),

@@ -43,7 +43,8 @@ export async function findDerivationState({ ctx, id }: Asked): Promise<Pick<Deri
   return { id: row.id, state: row.state, visibility: row.isPublic ? 'public' : 'internal' }
 }
 
-function everyPatch(db: Database, condition: SQL): SQL {
+/** Of the patches of `derivations`; a condition on `patches`. True where there is no derivation. */
+export function everyPatch(db: Database, condition: SQL): SQL {
   const others = db
     .select({ one: sql`1` })
     .from(derivationPatches)

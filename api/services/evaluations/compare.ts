@@ -1,11 +1,11 @@
-import { and, desc, eq, inArray, isNotNull, isNull, type SQL } from 'drizzle-orm'
+import { and, desc, eq, inArray, isNotNull, type SQL } from 'drizzle-orm'
 import { evaluations, patches } from '../../../db/schema.ts'
 import { compareEvaluations, type Comparison } from '../../../patch/comparison.ts'
 import type { RequestContext } from '../../context.ts'
 import { findModelVersion } from '../models/find.ts'
 import { findPatch } from '../patches/find.ts'
 import { summarizeEvaluations } from './describe.ts'
-import { evaluationsVisibleTo, selectEvaluations, type VisibleEvaluation } from './find-visible.ts'
+import { evaluationsVisibleTo, ofTargetAlone, selectEvaluations, type VisibleEvaluation } from './find-visible.ts'
 
 /** Enough for every page that people look at. */
 const LIMIT = 500
@@ -25,7 +25,7 @@ export async function compareOnModelVersion({ ctx, input }: { ctx: RequestContex
 async function compare(ctx: RequestContext, which: SQL): Promise<Comparison[]> {
   const patched = await select(ctx, and(which, isNotNull(evaluations.patchVersionId))!)
   const models = [...new Set(patched.flatMap(({ evaluation, baseVersionId }) => [evaluation.targetVersionId, baseVersionId!]))]
-  const alone = models.length === 0 ? [] : await select(ctx, and(isNull(evaluations.patchVersionId), inArray(evaluations.targetVersionId, models))!)
+  const alone = models.length === 0 ? [] : await select(ctx, and(ofTargetAlone, inArray(evaluations.targetVersionId, models))!)
   const summaries = await summarizeEvaluations(ctx.db, [...patched, ...alone])
   return compareEvaluations(summaries.flatMap(({ result, ...rest }) => (result === null ? [] : [{ ...rest, result }])))
 }

@@ -1,6 +1,6 @@
-import { asc, eq } from 'drizzle-orm'
+import { asc, eq, inArray } from 'drizzle-orm'
 import type { Database } from '../../../db/database.ts'
-import { files, jobs } from '../../../db/schema.ts'
+import { derivationPatches, derivations, files, jobs } from '../../../db/schema.ts'
 import type { EvaluationResult, EvaluationSpec } from '../../../patch/evaluation.ts'
 import type { RequestContext } from '../../context.ts'
 import { findJobView, type JobView } from '../jobs/job-view.ts'
@@ -14,7 +14,10 @@ export interface EvaluationSummaryView {
   id: string
   state: 'queued' | 'ready' | 'failed'
   target: Version
+  /** Its one patch, as it was published. */
   patch: (Version & { base: Version }) | null
+  /** All of its patches, in the order of summation. */
+  patches: (Version & { weight: number })[]
   spec: EvaluationSpec
   /** Null until it is ready. */
   result: EvaluationResult | null
@@ -44,14 +47,30 @@ export async function describeEvaluation({ ctx, input }: { ctx: RequestContext; 
 export async function summarizeEvaluations(db: Database, found: readonly VisibleEvaluation[]): Promise<EvaluationSummaryView[]> {
   const models = await modelVersionReferences(db, found.flatMap(({ evaluation, baseVersionId }) => [evaluation.targetVersionId, ...(baseVersionId === null ? [] : [baseVersionId])]))
   const patches = await patchVersionReferences(db, found.flatMap(({ evaluation }) => evaluation.patchVersionId ?? []))
+  const merged = await patchesOf(db, found.flatMap(({ evaluation }) => (evaluation.patchVersionId === null ? (evaluation.derivationId ?? []) : [])))
   return found.map(({ evaluation, targetDigest, patchDigest, baseVersionId, baseDigest }) => ({
     id: evaluation.id,
     state: evaluation.state,
     target: { reference: models.get(evaluation.targetVersionId)!, digest: targetDigest },
     patch: evaluation.patchVersionId === null ? null : { reference: patches.get(evaluation.patchVersionId)!, digest: patchDigest!, base: { reference: models.get(baseVersionId!)!, digest: baseDigest! } },
+    patches: evaluation.patchVersionId === null ? (merged.get(evaluation.derivationId ?? '') ?? []) : [{ reference: patches.get(evaluation.patchVersionId)!, digest: patchDigest!, weight: 1 }],
     spec: evaluation.spec,
     result: evaluation.result,
     createdAt: evaluation.createdAt.toISOString(),
     readyAt: evaluation.readyAt?.toISOString() ?? null,
   }))
+}
+
+/** Of merged models, by id. */
+async function patchesOf(db: Database, derivationIds: readonly string[]): Promise<Map<string, EvaluationSummaryView['patches']>> {
+  if (derivationIds.length === 0) return new Map()
+  const rows = await db
+    .select({ id: derivations.id, recipe: derivations.recipe, patchVersionId: derivationPatches.patchVersionId, position: derivationPatches.position, weight: derivationPatches.weight })
+    .from(derivationPatches)
+    .innerJoin(derivations, eq(derivations.id, derivationPatches.derivationId))
+    .where(inArray(derivations.id, [...new Set(derivationIds)]))
+    .orderBy(asc(derivationPatches.position))
+  const references = await patchVersionReferences(db, rows.map(({ patchVersionId }) => patchVersionId))
+  const byId = Map.groupBy(rows, ({ id }) => id)
+  return new Map([...byId].map(([id, parts]) => [id, parts.map(({ recipe, patchVersionId, position, weight }) => ({ reference: references.get(patchVersionId)!, digest: recipe.patches[position]!.digest, weight }))]))
 }

@@ -1,8 +1,8 @@
-import { and, desc, eq, inArray, isNull, or } from 'drizzle-orm'
+import { and, desc, eq, inArray, or } from 'drizzle-orm'
 import { evaluations } from '../../../db/schema.ts'
 import { comparisonKey, type EvaluationHow, type EvaluationResult, type TaskScore } from '../../../patch/evaluation.ts'
 import type { RequestContext } from '../../context.ts'
-import { evaluationsVisibleTo, selectEvaluations, type EvaluationRow } from './find-visible.ts'
+import { evaluationsVisibleTo, ofTargetAlone, selectEvaluations, type EvaluationRow } from './find-visible.ts'
 
 /** How a patch did on a target, and who says so. */
 export interface EvaluationEvidence {
@@ -22,7 +22,7 @@ export async function findEvaluationEvidence({ ctx, targetVersionId, patchVersio
   const found = await selectEvaluations(ctx.db)
     .where(and(
       eq(evaluations.targetVersionId, targetVersionId), eq(evaluations.state, 'ready'),
-      or(isNull(evaluations.patchVersionId), inArray(evaluations.patchVersionId, [...patchVersionIds])),
+      or(ofTargetAlone, inArray(evaluations.patchVersionId, [...patchVersionIds])),
       evaluationsVisibleTo(ctx.db, ctx.principal),
     ))
     .orderBy(desc(evaluations.readyAt), desc(evaluations.id))

@@ -6,7 +6,7 @@ import type { RequestContext } from '../../context.ts'
 import { notFound } from '../../errors.ts'
 import type { Principal } from '../authorization/principal.ts'
 import { ofOwnOrganization, visibleTo } from '../authorization/visibility.ts'
-import { baseModels, everyBase } from '../derivations/find-visible.ts'
+import { baseModels, everyBase, everyPatch } from '../derivations/find-visible.ts'
 
 const bases = alias(modelVersions, 'evaluated_base')
 
@@ -15,6 +15,7 @@ export type EvaluationRow = typeof evaluations.$inferSelect
 export interface VisibleEvaluation {
   readonly evaluation: EvaluationRow
   readonly targetDigest: string
+  /** Of its one patch; null where it has none, several, or one with a weight. */
   readonly patchDigest: string | null
   /** Of what the patch was trained on. */
   readonly baseVersionId: string | null
@@ -37,11 +38,15 @@ export function selectEvaluations(db: Database) {
     .$dynamic()
 }
 
-/** Those whose target, patch, data, and every base that their merge reads the caller may see: scores tell something of all of them. */
+/** Evaluations of a target without any patch. */
+export const ofTargetAlone = and(isNull(evaluations.patchVersionId), isNull(evaluations.derivationId))!
+
+/** Those whose target, patches, data, and every base that their merge reads the caller may see: scores tell something of all of them. */
 export function evaluationsVisibleTo(db: Database, principal: Principal): SQL {
   return and(
     visibleTo(principal, models),
     or(isNull(evaluations.patchVersionId), visibleTo(principal, patches)),
+    everyPatch(db, visibleTo(principal, patches)),
     everyBase(db, visibleTo(principal, baseModels)),
     or(isNull(evaluations.dataOrganizationId), ofOwnOrganization(principal, evaluations.dataOrganizationId)),
   )!
@@ -51,6 +56,7 @@ function whollyPublic(db: Database): SQL {
   return and(
     eq(models.visibility, 'public'),
     or(isNull(evaluations.patchVersionId), eq(patches.visibility, 'public')),
+    everyPatch(db, eq(patches.visibility, 'public')),
     everyBase(db, eq(baseModels.visibility, 'public')),
     isNull(evaluations.dataOrganizationId),
   )!
