@@ -20,13 +20,13 @@ export interface Readiness {
 }
 
 /** Whether the server should get requests. Why a part fails goes to the log, not to whoever asks. */
-export function createReadiness(log: Log): Readiness {
+export function createReadiness(log: Log, { timeoutMs = PART_TIMEOUT_MS } = {}): Readiness {
   let parts: Parts | null = null
   let isDraining = false
 
   async function checkPart([name, check]: [string, () => Promise<unknown>]): Promise<[string, 'ok' | 'failing']> {
     let timer: NodeJS.Timeout | undefined
-    const timeout = new Promise<never>((_, reject) => (timer = setTimeout(() => reject(new Error(`no answer within ${PART_TIMEOUT_MS} ms`)), PART_TIMEOUT_MS)))
+    const timeout = new Promise<never>((_, reject) => (timer = setTimeout(() => reject(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs)))
     try {
       await Promise.race([check(), timeout])
       return [name, 'ok']

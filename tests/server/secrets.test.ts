@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
-import { newOrganization, newToken, startTestRegistry } from '../contract/harness.ts'
+import { newOrganization, newToken, sha256, startTestRegistry } from '../contract/harness.ts'
 import { startPostgres } from '../setup/postgres.ts'
 import { startProgram } from '../setup/server-process.ts'
 
@@ -31,7 +31,8 @@ it('no secret that a request, an error or the configuration holds comes into the
     const { files: [{ parts: [{ url: signedUrl }] }] } = await registry.ok('draftModelVersion', { params: { org, name: 'm', version: 'v1' }, body: { files: [{ path: 'a', size: 1, sha256: '0'.repeat(64) }] } })
     const signature = new URL(signedUrl).searchParams.get('signature')!
     const unknownToken = `${reader.slice(0, -2)}zz`
-    const secrets = [registry.adminToken, reader, runner, unknownToken, signature, PASSWORD, 'basic-secret', 'query-secret']
+    // Its hash is what the query for a token is asked with.
+    const secrets = [registry.adminToken, sha256(reader), reader, runner, unknownToken, signature, PASSWORD, 'basic-secret', 'query-secret']
 
     const send = (path: string, headers: Record<string, string> = {}, method = 'GET') => fetch(`${registry.url}${path}`, { method, headers }).then((response) => response.text())
     await send('/v1/whoami', { Authorization: `Bearer ${reader}` })
