@@ -1,6 +1,7 @@
 import { CommanderError, type Command } from 'commander'
 import { ConfigError } from './config.ts'
 import { describeError } from './ports/log.ts'
+import { TransferError } from './services/transfer/format.ts'
 import { createRedactor } from './redaction.ts'
 import { VERSION } from './version.ts'
 
@@ -19,7 +20,7 @@ export async function runProgram(program: Command): Promise<void> {
       process.exitCode = error.exitCode === 0 ? 0 : 2
     } else {
       const { message, stack } = describeError(error)
-      console.error(error instanceof ConfigError ? message : createRedactor([])(String(stack ?? message)))
+      console.error(error instanceof ConfigError || error instanceof TransferError ? message : createRedactor([])(String(stack ?? message)))
       process.exitCode = 1
     }
   }

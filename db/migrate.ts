@@ -20,16 +20,27 @@ export interface SchemaState {
   readonly isEmpty: boolean
 }
 
+interface Migration { readonly when: number; readonly tag: string }
+
+async function readMigrations(): Promise<Migration[]> {
+  return (JSON.parse(await readFile(join(MIGRATIONS, 'meta/_journal.json'), 'utf8')) as { entries: Migration[] }).entries
+}
+
+/** Names of the migrations that this version knows, in their order: the last is its schema. */
+export async function knownMigrations(): Promise<string[]> {
+  return (await readMigrations()).map(({ tag }) => tag)
+}
+
 /** Where a database stands. Changes nothing. */
 export async function readSchemaState(db: Database): Promise<SchemaState> {
-  const journal = JSON.parse(await readFile(join(MIGRATIONS, 'meta/_journal.json'), 'utf8')) as { entries: { when: number; tag: string }[] }
+  const migrations = await readMigrations()
   const [table] = await db.select({ name: tables.name }).from(tables).where(and(eq(tables.schema, 'drizzle'), eq(tables.name, '__drizzle_migrations')))
   const rows = table === undefined ? [] : await db.select().from(applied).orderBy(asc(applied.createdAt))
   // As drizzle decides it: whatever is later than the last that was applied.
   const last = rows.at(-1)?.createdAt ?? 0
-  const newest = journal.entries.at(-1)!.when
+  const newest = migrations.at(-1)!.when
   return {
-    pending: journal.entries.filter(({ when }) => when > last).map(({ tag }) => tag),
+    pending: migrations.filter(({ when }) => when > last).map(({ tag }) => tag),
     unknown: rows.filter(({ createdAt }) => createdAt! > newest).length,
     isEmpty: rows.length === 0,
   }

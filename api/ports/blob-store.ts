@@ -33,8 +33,8 @@ export interface StoredObject {
 export type KeyPrefix = 'blobs' | 'uploads' | 'attempts' | 'incoming'
 
 /**
- * Where bytes live. Keys: `blobs/sha256/<2 hex>/<64 hex>` for immutable blobs (written only by `promote`
- * and `putBlob`), `uploads/<upload file id>` for what clients stage, `attempts/<job>/<attempt>/<name>`
+ * Where bytes live. Keys: `blobs/sha256/<2 hex>/<64 hex>` for immutable blobs (written only by `promote`,
+ * `putBlob` and, where a registry is imported, `write`), `uploads/<upload file id>` for what clients stage, `attempts/<job>/<attempt>/<name>`
  * for what one attempt of a job writes.
  */
 export interface BlobStore {
@@ -51,6 +51,8 @@ export interface BlobStore {
   list(prefix: KeyPrefix): AsyncIterable<StoredObject>
   /** Stores small bytes made by the registry itself (file headers) under their digest. Idempotent. */
   putBlob(sha256: string, bytes: Uint8Array): Promise<void>
+  /** Stores exactly these bytes as the object, whole or not at all; rejects where they are others. What is there is replaced. */
+  write(key: string, content: { size: number; sha256: string }, body: AsyncIterable<Uint8Array>): Promise<void>
   signGet(key: string, range: ByteRange | null): Promise<SignedRequest>
   /** A single PUT of exactly `size` bytes. With `sha256` the store itself refuses other bytes. */
   signPut(key: string, put: { size: number; sha256?: string }): Promise<SignedRequest>

@@ -28,7 +28,8 @@ export interface DeadJob {
 
 /** Jobs wait here in the same database, and are enqueued and settled in the caller's transaction. */
 export interface JobQueue {
-  enqueue(tx: Database, job: { kind: JobKind; jobId: string }): Promise<{ queueId: string }>
+  /** With `queueId`, which no job of the queue has yet, the job gets that. */
+  enqueue(tx: Database, job: { kind: JobKind; jobId: string; queueId?: string }): Promise<{ queueId: string }>
   /** The oldest waiting job of one of the kinds, or null. */
   claim(kinds: readonly JobKind[]): Promise<Attempt | null>
   /** Extends the lease. False: this attempt no longer holds the job. */

@@ -56,8 +56,8 @@ export function openPgBossQueue(db: Database): JobQueue {
 
 function jobQueue(boss: () => PgBoss): JobQueue {
   return {
-    async enqueue(tx, { kind, jobId }) {
-      const queueId = await boss().send(kind, { jobId } satisfies QueuedJob, { db: within(tx) })
+    async enqueue(tx, { kind, jobId, queueId: id }) {
+      const queueId = await boss().send(kind, { jobId } satisfies QueuedJob, { db: within(tx), ...(id !== undefined && { id }) })
       if (queueId === null) throw new Error(`the queue ${kind} did not take job ${jobId}`)
       return { queueId }
     },

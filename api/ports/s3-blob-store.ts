@@ -7,6 +7,7 @@ import type { Clock } from './clock.ts'
 import { createS3Client, isMissing, OBJECT_TYPE, type S3Settings } from './s3-client.ts'
 import { signS3Urls } from './s3-signing.ts'
 import { openS3Uploads } from './s3-uploads.ts'
+import { writeS3Object } from './s3-write.ts'
 
 const GIB = 1024 ** 3
 /** S3 copies 5 GiB at once at most; parts of this size are copied beside each other, sooner than one. */
@@ -106,6 +107,10 @@ export function createS3BlobStore({ settings, clock, copyBytes = COPY_BYTES }: {
     async putBlob(sha256, bytes) {
       const key = blobKey(sha256)
       if ((await head(key)) === null) await client.send(new PutObjectCommand({ Bucket, Key: key, Body: bytes, ContentLength: bytes.length, ContentType: OBJECT_TYPE }))
+    },
+    async write(key, content, body) {
+      assertKey(key)
+      await writeS3Object(client, { Bucket, Key: key }, content, body)
     },
     async signGet(key, range) {
       assertKey(key)

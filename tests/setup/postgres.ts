@@ -59,7 +59,8 @@ export async function createDatabase(server: string): Promise<string> {
   return url.href
 }
 
-async function findBinaries(): Promise<string> {
+/** Folder of `postgres`, `pg_dump` and the rest; installs them where it can. */
+export async function findBinaries(): Promise<string> {
   let bin = await newest()
   if (bin === null) {
     installDebianPackages('postgresql')

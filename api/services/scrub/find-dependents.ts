@@ -1,6 +1,6 @@
 import { and, eq, inArray, or, sql } from 'drizzle-orm'
 import type { Database } from '../../../db/database.ts'
-import { changedTensors, derivationPatches, derivations, extents, files, modelVersions } from '../../../db/schema.ts'
+import { changedTensors, datasets, datasetVersions, derivationPatches, derivations, extents, files, modelVersions, organizations } from '../../../db/schema.ts'
 import { modelVersionReferences } from '../models/find.ts'
 import { patchVersionReferences } from '../patches/find.ts'
 
@@ -9,6 +9,7 @@ export interface Dependents {
   /** `org/name@version`, sorted. */
   modelVersions: string[]
   patchVersions: string[]
+  datasetVersions: string[]
   /** Merged models that hold the blob, or are computed from it. */
   derivations: string[]
   evaluations: string[]
@@ -19,7 +20,7 @@ export interface Dependents {
 /** Whatever a blob is part of, and the merged models that are computed from that. */
 export async function findDependents(db: Database, sha256: string): Promise<Dependents> {
   const holders = await db
-    .selectDistinct({ modelVersionId: files.modelVersionId, patchVersionId: files.patchVersionId, derivationId: files.derivationId, evaluationId: files.evaluationId, path: files.path })
+    .selectDistinct({ modelVersionId: files.modelVersionId, patchVersionId: files.patchVersionId, datasetVersionId: files.datasetVersionId, derivationId: files.derivationId, evaluationId: files.evaluationId, path: files.path })
     .from(files)
     .innerJoin(extents, eq(extents.fileId, files.id))
     .leftJoin(changedTensors, eq(changedTensors.id, extents.changedTensorId))
@@ -30,6 +31,7 @@ export async function findDependents(db: Database, sha256: string): Promise<Depe
   return {
     modelVersions: [...(await modelVersionReferences(db, models)).values()].sort(),
     patchVersions: [...(await patchVersionReferences(db, patches)).values()].sort(),
+    datasetVersions: await datasetVersionReferences(db, distinct(holders.map(({ datasetVersionId }) => datasetVersionId))),
     derivations: distinct([...holders.map(({ derivationId }) => derivationId), ...computed]),
     evaluations: distinct(holders.map(({ evaluationId }) => evaluationId)),
     paths: distinct(holders.map(({ path }) => path)),
@@ -47,6 +49,17 @@ async function findComputed(db: Database, models: readonly string[], patches: re
   ]
   const rows = await db.select({ id: derivations.id }).from(derivations).where(and(eq(derivations.storage, 'computed'), eq(derivations.state, 'ready'), or(...reads)))
   return rows.map(({ id }) => id)
+}
+
+async function datasetVersionReferences(db: Database, ids: readonly string[]): Promise<string[]> {
+  if (ids.length === 0) return []
+  const rows = await db
+    .select({ organization: organizations.name, name: datasets.name, version: datasetVersions.version })
+    .from(datasetVersions)
+    .innerJoin(datasets, eq(datasets.id, datasetVersions.datasetId))
+    .innerJoin(organizations, eq(organizations.id, datasets.organizationId))
+    .where(inArray(datasetVersions.id, [...ids]))
+  return rows.map(({ organization, name, version }) => `${organization}/${name}@${version}`).sort()
 }
 
 function distinct(values: readonly (string | null)[]): string[] {
