@@ -77,6 +77,10 @@ export const SETTINGS = {
     environment: 'PORTLLM_S3_PATH_STYLE', schema: S3_VARIABLES.PORTLLM_S3_PATH_STYLE,
     meaning: 'whether its URLs name the bucket in their path rather than in their host', otherwise: '`true` at an endpoint',
   },
+  garbageGraceHours: {
+    environment: 'PORTLLM_GARBAGE_GRACE_HOURS', schema: wholeNumber(1, 24 * 366).default(24),
+    meaning: 'how long the daily garbage collection keeps what nothing needs any more: longer than a backup takes', otherwise: '`24`',
+  },
   drainSeconds: { environment: 'PORTLLM_DRAIN_SECONDS', schema: wholeNumber(0, 600).default(0), meaning: 'between the signal to stop and the end of new connections, while it is not ready: for load balancers to notice', otherwise: '`0`' },
   graceSeconds: { environment: 'PORTLLM_GRACE_SECONDS', schema: wholeNumber(0, 86_400).default(25), meaning: 'after that, how long running requests and downloads may take before they are cut off', otherwise: '`25`' },
   metricsPort: { environment: 'PORTLLM_METRICS_PORT', schema: port.optional(), meaning: 'port of a listener of its own for `/metrics`; 0 takes any free one', otherwise: 'no metrics' },

@@ -41,7 +41,7 @@ export async function startDispatcher(config: ServerConfig, log: Log): Promise<R
     undo.push(repeat('watch over jobs', () => reapJobs({ ctx: { db, queue, launcher: noLauncher, clock: systemClock } }), REAP_MS, log))
     if (config.s3 !== undefined) {
       const { blobs } = await connectBlobs({ config, db, publicUrl: config.publicUrl ?? '' })
-      undo.push(repeat('garbage collection', (signal) => collectWhenDue({ ctx: { db, blobs }, signal }), COLLECT_MS, log))
+      undo.push(repeat('garbage collection', (signal) => collectWhenDue({ ctx: { db, blobs }, signal, graceSeconds: config.garbageGraceHours * 3600 }), COLLECT_MS, log))
     }
     log.info({ version: VERSION, bucket: config.s3?.bucket ?? null }, 'The dispatcher is at work')
     undo.push(async () => log.info({}, 'The dispatcher is ending'))

@@ -99,7 +99,7 @@ export async function startServer(config: ServerConfig, { onFatal, log }: { onFa
     handle = app.fetch
     if (config.supervise) {
       undo.push(repeat('watch over jobs', () => reapJobs({ ctx: dependencies }), REAP_MS, log))
-      undo.push(repeat('garbage collection', (signal) => collectWhenDue({ ctx: dependencies, signal }), COLLECT_MS, log))
+      undo.push(repeat('garbage collection', (signal) => collectWhenDue({ ctx: dependencies, signal, graceSeconds: config.garbageGraceHours * 3600 }), COLLECT_MS, log))
     }
     observability.watchDatabase(database, config)
     readiness.start({ database: () => checkHealth({ ctx: dependencies }), queue: queue.check, blobs: store.check })

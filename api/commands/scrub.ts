@@ -1,8 +1,9 @@
 import type { Command } from 'commander'
+import type { ServerConfig } from '../config.ts'
 import { connectBlobs } from '../connect-blobs.ts'
 import { withDatabase } from '../open-registry.ts'
 import { formatBytes } from '../pages/format.ts'
-import { scrub, type DamagedBlob, type ScrubReport } from '../services/scrub/scrub.ts'
+import { scrub, type DamagedBlob, type ScrubReport, type ScrubRequest } from '../services/scrub/scrub.ts'
 import { addOperatorCommand, interruption, progressLine, readBytes, readOperatorConfig, UNUSED_URL, type OperatorOptions } from './operator.ts'
 
 /** Exit code of `scrub` where something is damaged. */
@@ -21,16 +22,20 @@ the server may run; the embedded one must be stopped.`)
 }
 
 async function runScrub({ rate, restart, json, ...options }: ScrubOptions): Promise<void> {
-  const config = readOperatorConfig(options)
-  const signal = interruption()
   let at: Readonly<ScrubReport> | undefined
   const line = progressLine(() => `${at!.blobs} blobs, ${formatBytes(at!.bytes)}, ${at!.damaged.length} damaged`)
-  const report = await withDatabase(config, async ({ db }) => {
-    const { blobs } = await connectBlobs({ config, db, publicUrl: UNUSED_URL })
-    return scrub({ ctx: { db, blobs }, input: { restart, bytesPerSecond: rate, signal, onProgress: (now) => { at = now; line.tell() } } })
-  }).finally(line.end)
+  const onProgress = (now: Readonly<ScrubReport>) => { at = now; line.tell() }
+  const report = await scrubOf(readOperatorConfig(options), { restart, bytesPerSecond: rate, signal: interruption(), onProgress }).finally(line.end)
   console.log(json ? JSON.stringify(report) : [...report.damaged.map(describe), `${report.blobs} blobs, ${formatBytes(report.bytes)}: ${report.damaged.length === 0 ? 'all are whole' : `${report.damaged.length} damaged`}.`].join('\n'))
   if (report.damaged.length > 0) process.exitCode = EXIT_DAMAGED
+}
+
+/** Scrubs the registry of a configuration. */
+export function scrubOf(config: ServerConfig, input: ScrubRequest): Promise<ScrubReport> {
+  return withDatabase(config, async ({ db }) => {
+    const { blobs } = await connectBlobs({ config, db, publicUrl: UNUSED_URL })
+    return scrub({ ctx: { db, blobs }, input })
+  })
 }
 
 function describe({ problem, message, dependents }: DamagedBlob): string {

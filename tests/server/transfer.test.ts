@@ -7,7 +7,9 @@ import { promisify } from 'node:util'
 import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { exportFrom, summaryOf } from '../../api/commands/export.ts'
+import { collectOf } from '../../api/commands/gc.ts'
 import { importInto } from '../../api/commands/import.ts'
+import { scrubOf } from '../../api/commands/scrub.ts'
 import type { ServerConfig } from '../../api/config.ts'
 import { readExport } from '../../api/services/transfer/read-manifest.ts'
 import { putFiles, runIngest } from '../contract/harness.ts'
@@ -91,18 +93,17 @@ it('a backup of the database and then of the blobs serves the same, whatever was
   await servedAnswers(original, kept, async (caller) => {
     expect((await caller.ok('setDerivationStorage', { params: { id: materialised! }, body: { storage: 'computed' }, headers: { Prefer: 'wait=60' } })).storage).toBe('computed')
   })
-  expect((await portllmServerJson(['gc', '--data', at('original')], { DATABASE_URL: original.databaseUrl! })).removed.blobs).toEqual({ objects: 0, bytes: 0 })
+  expect((await collectOf(original, {})).removed.blobs).toEqual({ objects: 0, bytes: 0 })
   await cp(at('original'), at('restored'), { recursive: true, filter: (path) => !path.includes('server.') })
 
   const restored = await emptyServer('restored')
   await promisify(execFile)(join(bin, 'pg_restore'), ['--no-owner', `--dbname=${restored.databaseUrl}`, at('backup.dump')])
-  const scrubbed = await portllmServerJson(['scrub', '--data', at('restored')], { DATABASE_URL: restored.databaseUrl! })
-  expect(scrubbed).toEqual({ blobs: (summary as { blobs: { count: number } }).blobs.count, bytes: expect.any(Number), damaged: [] })
+  expect(await scrubOf(restored, {})).toEqual({ blobs: (summary as { blobs: { count: number } }).blobs.count, bytes: expect.any(Number), damaged: [] })
   expect(await exported(restored, 'export-restored')).toEqual(summary)
   expect(await servedAnswers(restored, kept)).toEqual(kept.answers)
 
   // Without a grace the backup would have been no backup.
-  await portllmServerJson(['gc', '--grace', '0', '--data', at('original')], { DATABASE_URL: original.databaseUrl! })
+  await collectOf(original, { graceSeconds: 0 })
   expect((await blobFiles(at('original'))).length).toBeLessThan((await blobFiles(at('restored'))).length)
 }, 300_000)
 
@@ -169,15 +170,15 @@ describe('an export', () => {
 
 describe('an import', () => {
   it.each([
-    ['unknown format', 'manifest.json', (text: string) => text.replace('portllm.export/1', 'portllm.export/2'), /has the format "portllm.export\/2"; this version reads portllm.export\/1/],
-    ['earlier schema', 'manifest.json', (text: string) => text.replace(/"schema": "[^"]*"/, '"schema": "0004_trainings"'), /schema 0004_trainings .*Import it with that version/],
-    ['newer schema', 'manifest.json', (text: string) => text.replace(/"schema": "[^"]*"/, '"schema": "0999_future"'), /schema 0999_future .*does not know the other/],
-    ['manifest that says more', 'manifest.json', (text: string) => text.replace('{', '{"more": 1,'), /is wrong/],
-    ['manifest that was changed', 'manifest.json', (text: string) => text.replace(/"lines": \d+/, '"lines": 12345'), /was changed after it was written/],
-    ['manifest that ends early', 'manifest.json', (text: string) => text.slice(0, -100), /is no JSON/],
-    ['table that was changed', 'tables/tokens.jsonl', (text: string) => text.replace('"name"', '"Name"'), /tables\/tokens.jsonl .* is damaged/],
-    ['table that ends early', 'tables/files.jsonl', (text: string) => text.slice(0, -10), /tables\/files.jsonl .* is damaged/],
-  ])('with an %s is refused, by name', async (_, file, change, message) => {
+    ['an unknown format', 'manifest.json', (text: string) => text.replace('portllm.export/1', 'portllm.export/2'), /has the format "portllm.export\/2"; this version reads portllm.export\/1/],
+    ['an earlier schema', 'manifest.json', (text: string) => text.replace(/"schema": "[^"]*"/, '"schema": "0004_trainings"'), /schema 0004_trainings .*Import it with that version/],
+    ['a newer schema', 'manifest.json', (text: string) => text.replace(/"schema": "[^"]*"/, '"schema": "0999_future"'), /schema 0999_future .*does not know the other/],
+    ['a manifest that says more', 'manifest.json', (text: string) => text.replace('{', '{"more": 1,'), /is wrong/],
+    ['a manifest that was changed', 'manifest.json', (text: string) => text.replace(/"lines": \d+/, '"lines": 12345'), /was changed after it was written/],
+    ['a manifest that ends early', 'manifest.json', (text: string) => text.slice(0, -100), /is no JSON/],
+    ['a table that was changed', 'tables/tokens.jsonl', (text: string) => text.replace('"name"', '"Name"'), /tables\/tokens.jsonl .* is damaged/],
+    ['a table that ends early', 'tables/files.jsonl', (text: string) => text.slice(0, -10), /tables\/files.jsonl .* is damaged/],
+  ])('with %s is refused, by name', async (_, file, change, message) => {
     await expect(readExport(at(await changed(file, change)))).rejects.toThrow(message)
   })
 

@@ -7,11 +7,11 @@ const KEY = 'garbage-collection'
 const EVERY = sql`interval '1 day'`
 
 /** Collects once a day, whichever of the servers of one database asks first. */
-export async function collectWhenDue({ ctx, signal }: { ctx: Pick<Dependencies, 'db' | 'blobs'>; signal: AbortSignal }): Promise<void> {
+export async function collectWhenDue({ ctx, signal, graceSeconds }: { ctx: Pick<Dependencies, 'db' | 'blobs'>; signal: AbortSignal; graceSeconds?: number }): Promise<void> {
   const due = await ctx.db
     .insert(settings)
     .values({ key: KEY, value: sql`to_jsonb(now())` })
     .onConflictDoUpdate({ target: settings.key, set: { value: sql`excluded.value` }, setWhere: sql`(${settings.value} #>> '{}')::timestamptz < now() - ${EVERY}` })
     .returning({ key: settings.key })
-  if (due.length > 0) await collectGarbage({ ctx, input: { signal } })
+  if (due.length > 0) await collectGarbage({ ctx, input: { signal, graceSeconds } })
 }
