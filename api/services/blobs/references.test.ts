@@ -11,6 +11,8 @@ const NO_REFERENCE: Readonly<Record<string, string>> = {
   blobs: 'sha256',
   // The digest is of bytes that are computed where there is no blob.
   changed_tensors: 'derivation_id name digest',
+  dataset_versions: 'version digest manifest rejection',
+  datasets: 'name description',
   derivation_patches: 'derivation_id',
   derivations: 'id recipe manifest receipt storage_reason',
   dist_tags: 'tag',
