@@ -30,8 +30,17 @@ export function createS3Client({ region, endpoint, pathStyle, accessKeyId, secre
     ...(accessKeyId !== undefined && secretAccessKey !== undefined && { credentials: { accessKeyId, secretAccessKey } }),
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
-    requestHandler: new FetchHttpHandler({ keepAlive: false }),
+    requestHandler: new FetchHttpHandler({ customFetch: fetchForRetries }),
   })
+}
+
+/** The SDK tries again what it knows as trouble of the network; what `fetch` says of it, it does not know. */
+async function fetchForRetries(request: Request | string | URL): Promise<Response> {
+  try {
+    return await fetch(request)
+  } catch (error) {
+    throw request instanceof Request && request.signal.aborted ? error : Object.assign(error as Error, { $retryable: {} })
+  }
 }
 
 /** Whether there is no such object or upload; a bucket that is not there is another error. */

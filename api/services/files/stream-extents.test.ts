@@ -106,6 +106,26 @@ describe('streamExtents', () => {
     expect(seen.open).toBe(0)
   })
 
+  it('goes on where the bytes of an extent stopped coming, and gives up where none come any more', async () => {
+    const bytes = letters('abcdefghijklmnopqrstuvwxyz')
+    const broken = (offset: number, length: number, after: number) => {
+      let left = Math.min(after, length)
+      return new ReadableStream<Uint8Array>({
+        pull(controller) {
+          if (left === 0) return after >= length ? controller.close() : controller.error(new Error('the connection was closed'))
+          controller.enqueue(bytes.subarray(offset, offset + left))
+          left = 0
+        },
+      }, { highWaterMark: 0 })
+    }
+    const opened: [number, number][] = []
+    const stream = (after: number) => streamExtents({ open: async ({ offset, length }) => (opened.push([offset, length]), broken(offset, length, after)), extents: [{ blob: 'a', offset: 2, length: 20 }], what: 'a test' })
+    expect(new TextDecoder().decode(await collect(await stream(8)))).toBe('cdefghijklmnopqrstuv')
+    expect(opened).toEqual([[2, 20], [10, 12], [18, 4]])
+    await expect(collect(await stream(0))).rejects.toThrow('the connection was closed')
+    expect(opened).toHaveLength(3 + 4)
+  })
+
   it('cancels the extent that it reads and those that it opened ahead', async () => {
     const big = new Uint8Array(3 * MIB)
     const { store, seen } = memoryStore({ a: big, b: big }, { chunk: MIB })

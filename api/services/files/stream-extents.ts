@@ -4,6 +4,8 @@ import type { FileExtent } from '../../../patch/extent.ts'
 const MAX_AHEAD = 4
 /** What an open extent may hold in memory before it is asked for: one chunk of the store. */
 const CHUNK_BYTES = 1024 * 1024
+/** Times that an extent is opened again, with not a byte between, where its bytes stop coming. */
+const MAX_REOPENS = 3
 /** Bound of what is held ahead, per request. */
 const MAX_AHEAD_BYTES = 2 * CHUNK_BYTES
 
@@ -17,7 +19,8 @@ export type StreamExtents = (asked: { open: OpenExtent; extents: readonly FileEx
 
 /**
  * The bytes of the extents, in order, at the pace of the reader. Rejects where the first extent does not open; a later
- * one that does not, or is short, errors the stream, so that an answer is never silently short.
+ * one that does not, or is short, errors the stream, so that an answer is never silently short. An extent whose bytes stop
+ * coming is opened again where they did: a store closes what nobody reads for a minute, and readers may be slow.
  * Cancelling the stream cancels the reads below it. `what` names the bytes in errors.
  */
 export async function streamExtents({ open, extents, what }: { open: OpenExtent; extents: readonly FileExtent[]; what: string }): Promise<ReadableStream<Uint8Array>> {
@@ -25,7 +28,7 @@ export async function streamExtents({ open, extents, what }: { open: OpenExtent;
   const waiting = extents.filter((extent) => extent.length > 0)
   const ahead: Opened[] = []
   let next = 0
-  let current: { extent: FileExtent; reader: ReadableStreamDefaultReader<Uint8Array>; left: number } | null = null
+  let current: { extent: FileExtent; reader: ReadableStreamDefaultReader<Uint8Array>; left: number; failures: number } | null = null
 
   function openAhead(): void {
     let held = ahead.reduce((sum, { extent }) => sum + Math.min(extent.length, CHUNK_BYTES), 0)
@@ -43,16 +46,17 @@ export async function streamExtents({ open, extents, what }: { open: OpenExtent;
   async function advance(): Promise<void> {
     openAhead()
     const opened = ahead.shift()
-    current = opened === undefined ? null : { extent: opened.extent, reader: (await opened.stream).getReader(), left: opened.extent.length }
+    current = opened === undefined ? null : { extent: opened.extent, reader: (await opened.stream).getReader(), left: opened.extent.length, failures: 0 }
     openAhead()
   }
 
   /** The next chunk, or null after the last extent. */
   async function nextChunk(): Promise<Uint8Array | null> {
     while (current !== null) {
-      const { done, value } = await current.reader.read()
-      if (!done) {
+      const value = await readOrReopen(current)
+      if (value !== null) {
         current.left -= value.length
+        current.failures = 0
         if (current.left < 0) throw new Error(`the blob store sent more than was asked of ${nameOf(current.extent)}`)
         if (value.length > 0) return value
       } else {
@@ -61,6 +65,19 @@ export async function streamExtents({ open, extents, what }: { open: OpenExtent;
       }
     }
     return null
+  }
+
+  async function readOrReopen(from: NonNullable<typeof current>): Promise<Uint8Array | null> {
+    for (;;) {
+      try {
+        const { done, value } = await from.reader.read()
+        return done ? null : value
+      } catch (error) {
+        if (abort.signal.aborted || from.failures++ >= MAX_REOPENS) throw error
+        const { extent, left } = from
+        from.reader = (await open({ ...extent, offset: extent.offset + extent.length - left, length: left }, abort.signal)).getReader()
+      }
+    }
   }
 
   async function release(reason: unknown): Promise<void> {
