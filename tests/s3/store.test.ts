@@ -99,13 +99,19 @@ describe('an object in parts', () => {
     const key = newKey()
     const { parts, slice } = large()
     const all = await Promise.all(Array.from({ length: 8 }, () => newStore().signParts(key, parts)))
-    await sleep(1100)
+    const begun = async () => (await listed('uploads')).filter((upload) => upload.key === key).length
+    const before = await begun()
     const [later] = await newStore().signParts(key, parts)
+    expect([before > 0, await begun()]).toEqual([true, before])
     expect(await send(later!, slice(1))).toBe(200)
     expect((await store.stagedParts(key)).map(({ number }) => number)).toEqual([1])
     // Whoever was told of another one sends those parts again.
     const idOf = ({ url }: SignedRequest) => new URL(url).searchParams.get('uploadId')
     expect(all.filter(([part]) => idOf(part!) === idOf(later!)).length).toBeGreaterThan(0)
+    // One that is begun later, past the store, changes nothing.
+    await sleep(1100)
+    await createS3Client(bucket.settings).send(new CreateMultipartUploadCommand({ Bucket: bucket.settings.bucket, Key: key }))
+    expect(idOf((await store.signParts(key, parts))[0]!)).toBe(idOf(later!))
     await store.discard(key)
     expect(await listed('uploads')).not.toContainEqual(expect.objectContaining({ key }))
   })
