@@ -5,7 +5,7 @@
  * be measured here is said in its place.
  */
 import { createReadStream } from 'node:fs'
-import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, rm, writeFile } from 'node:fs/promises'
 import { availableParallelism, cpus, loadavg } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -18,6 +18,7 @@ import { renderMergeTable, type MergeResults, type OtherResult } from './merge-t
 import { axolotl, peft, type OtherMerger } from './other-mergers.ts'
 import { peakMemory } from './peak-memory.ts'
 import { benchReflink } from './reflink.ts'
+import { replaceTable } from './readme-table.ts'
 import { severalPatches } from './several-patches.ts'
 import { prepare, run, timed, timing } from './timing.ts'
 
@@ -167,15 +168,8 @@ async function main() {
   await writeFile(options.json, `${JSON.stringify(results, null, 2)}\n`)
   const table = renderMergeTable(results)
   console.log(table)
-  await writeReadme(table)
+  await replaceTable('merge table', table)
   say('done')
-}
-
-async function writeReadme(table: string): Promise<void> {
-  const path = join(import.meta.dirname, 'README.md')
-  const text = await readFile(path, 'utf8')
-  const [begin, end] = ['<!-- merge table -->', '<!-- end of merge table -->']
-  await writeFile(path, `${text.slice(0, text.indexOf(begin) + begin.length)}\n${table}\n${text.slice(text.indexOf(end))}`)
 }
 
 try {

@@ -12,6 +12,7 @@ import { availableParallelism, cpus, loadavg } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs, promisify } from 'node:util'
 import { portllm, startRegistry, type Registry } from '../tests/setup/registry.ts'
+import { replaceTable } from './readme-table.ts'
 import { middle } from './timing.ts'
 import { ALL_LINEARS, LLAMA_SHAPES, writeLlamaAdapter, writeLlamaModel } from './llama-model.ts'
 
@@ -126,7 +127,7 @@ async function main(): Promise<void> {
     await writeFile(options.json, `${JSON.stringify(results, null, 2)}\n`)
     const table = render(results)
     console.log(table)
-    await writeReadme(table)
+    await replaceTable('serve table', table)
   } finally {
     await registry.stop()
   }
@@ -147,13 +148,6 @@ function render({ command, machine, rows, serverPeakBytes }: {
     '|---|---|---|---|---|---|',
     ...lines,
   ].join('\n')
-}
-
-async function writeReadme(table: string): Promise<void> {
-  const path = join(import.meta.dirname, 'README.md')
-  const text = await readFile(path, 'utf8')
-  const [begin, end] = ['<!-- serve table -->', '<!-- end of serve table -->']
-  await writeFile(path, `${text.slice(0, text.indexOf(begin) + begin.length)}\n${table}\n${text.slice(text.indexOf(end))}`)
 }
 
 try {
