@@ -1,4 +1,4 @@
-import { and, asc, eq, isNotNull, sum } from 'drizzle-orm'
+import { and, asc, eq, getTableColumns, isNotNull, sum } from 'drizzle-orm'
 import { changedTensors, derivationPatches, derivations, extents, files, jobs, type DerivationReceipt } from '../../../db/schema.ts'
 import type { DerivationOptions } from '../../../patch/derivation.ts'
 import type { MergeStorage } from '../../../patch/merge-storage.ts'
@@ -6,7 +6,7 @@ import type { RequestContext } from '../../context.ts'
 import { findJobView, type JobView } from '../jobs/job-view.ts'
 import { modelVersionReference } from '../models/find.ts'
 import { patchVersionReference } from '../patches/find.ts'
-import { findVisibleDerivation } from './find-visible.ts'
+import { findDerivationState } from './find-visible.ts'
 
 export interface MergedView {
   id: string
@@ -30,23 +30,28 @@ export interface MergedView {
   readyAt: string | null
 }
 
+/** Without the manifest, which is most of a row. */
+const { manifest: _, ...columns } = getTableColumns(derivations)
+
 /** A merged model, ready or on its way, for whoever may see every input of it. */
 export async function describeDerivation({ ctx, input }: { ctx: RequestContext; input: { id: string } }): Promise<MergedView> {
-  const row = await findVisibleDerivation({ ctx, id: input.id })
-  const [target] = await ctx.db.select({ targetVersionId: derivations.targetVersionId }).from(derivations).where(eq(derivations.id, row.id))
-  const parts = await ctx.db.select().from(derivationPatches).where(eq(derivationPatches.derivationId, row.id)).orderBy(asc(derivationPatches.position))
-  const patches = await Promise.all(parts.map(async ({ patchVersionId, weight, position }) => ({
-    reference: (await patchVersionReference(ctx.db, patchVersionId))!, digest: row.recipe.patches[position]!.digest, weight, base: row.recipe.patches[position]!.base ?? null,
-  })))
-  // A changed file begins with its new header.
-  const merged = await ctx.db
-    .select({ path: files.path, size: files.size, etag: files.etag, first: extents.length })
-    .from(files)
-    .leftJoin(extents, and(eq(extents.fileId, files.id), eq(extents.position, 0)))
-    .where(eq(files.derivationId, row.id))
-    .orderBy(asc(files.path))
-  const [kept] = await ctx.db.select({ bytes: sum(changedTensors.length).mapWith(Number) }).from(changedTensors).where(and(eq(changedTensors.derivationId, row.id), isNotNull(changedTensors.blob)))
-  const untouched = await ctx.db.select({ path: files.path, etag: files.etag }).from(files).where(eq(files.modelVersionId, target!.targetVersionId))
+  await findDerivationState({ ctx, id: input.id })
+  const [found] = await ctx.db.select(columns).from(derivations).where(eq(derivations.id, input.id))
+  const row = found!
+  const [patches, merged, [kept], untouched, target, job] = await Promise.all([
+    describePatches(ctx, row),
+    // A changed file begins with its new header.
+    ctx.db
+      .select({ path: files.path, size: files.size, etag: files.etag, first: extents.length })
+      .from(files)
+      .leftJoin(extents, and(eq(extents.fileId, files.id), eq(extents.position, 0)))
+      .where(eq(files.derivationId, row.id))
+      .orderBy(asc(files.path)),
+    ctx.db.select({ bytes: sum(changedTensors.length).mapWith(Number) }).from(changedTensors).where(and(eq(changedTensors.derivationId, row.id), isNotNull(changedTensors.blob))),
+    ctx.db.select({ path: files.path, etag: files.etag }).from(files).where(eq(files.modelVersionId, row.targetVersionId)),
+    modelVersionReference(ctx.db, row.targetVersionId),
+    row.jobId === null ? null : findJobView(ctx.db, eq(jobs.id, row.jobId)),
+  ])
   const etags = new Map(untouched.map((file) => [file.path, file.etag]))
   const headerBytes = merged.reduce((total, { path, etag, first }) => total + (etags.get(path) === etag ? 0 : first!), 0)
   return {
@@ -55,17 +60,25 @@ export async function describeDerivation({ ctx, input }: { ctx: RequestContext; 
     rules: [...row.recipe.rules],
     options: row.recipe.options ?? {},
     dtype: row.recipe.dtype,
-    target: { reference: (await modelVersionReference(ctx.db, target!.targetVersionId))!, digest: row.recipe.target },
+    target: { reference: target!, digest: row.recipe.target },
     patches,
     files: merged.map(({ path, size, etag }) => ({ path, size, etag, changed: etags.get(path) !== etag })),
     receipt: row.receipt,
     storage: row.storage,
     storageReason: row.storageReason,
     storedBytes: headerBytes + (kept?.bytes ?? 0),
-    job: row.jobId === null ? null : await findJobView(ctx.db, eq(jobs.id, row.jobId)),
+    job,
     manifest: `${ctx.publicUrl}/v1/derivations/${row.id}/manifest`,
     page: `${ctx.publicUrl}/derivations/${row.id}`,
     createdAt: row.createdAt.toISOString(),
     readyAt: row.readyAt?.toISOString() ?? null,
   }
+}
+
+async function describePatches({ db }: RequestContext, { id, recipe }: Pick<typeof derivations.$inferSelect, 'id' | 'recipe'>): Promise<MergedView['patches']> {
+  const parts = await db.select().from(derivationPatches).where(eq(derivationPatches.derivationId, id)).orderBy(asc(derivationPatches.position))
+  return Promise.all(parts.map(async ({ patchVersionId, weight, position }) => {
+    const { digest, base } = recipe.patches[position]!
+    return { reference: (await patchVersionReference(db, patchVersionId))!, digest, weight, base: base ?? null }
+  }))
 }

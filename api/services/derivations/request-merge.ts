@@ -13,7 +13,7 @@ import { enqueueJob } from '../jobs/enqueue.ts'
 import { modelVersionReference, type FoundModelVersion } from '../models/find.ts'
 import { patchVersionReference } from '../patches/find.ts'
 import { judgePatch, type Judgement } from '../resolutions/judge.ts'
-import { findTarget, judgeAll, recipeOf } from '../resolutions/resolve.ts'
+import { judgeReferences, recipeOf } from '../resolutions/resolve.ts'
 import type { SelectedPatch } from '../resolutions/select-patches.ts'
 import { inTransaction } from '../transaction.ts'
 import { servingObstacle, settleStorage } from './storage.ts'
@@ -23,8 +23,8 @@ import { servingObstacle, settleStorage } from './storage.ts'
  * not ready. `storage` says how the result of a merge that this starts is kept.
  */
 export async function requestMerge({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly string[]; options?: DerivationOptions; storage?: MergeStorage | undefined } }): Promise<string> {
-  const target = await findTarget({ ctx, reference: input.target })
-  return request(ctx, target, await judgeAll({ ctx, target, references: input.patches, options: input.options }), input.storage)
+  const { target, judgements } = await judgeReferences({ ctx, input })
+  return request(ctx, target, judgements, input.storage)
 }
 
 /** The same by exact digests, as a lockfile has them: what was yanked since still works. */
@@ -41,11 +41,12 @@ async function request(ctx: RequestContext, target: FoundModelVersion, judgement
     const reasons = refused.flatMap(({ patch, resolution }) => resolution.reasons.filter(({ severity }) => severity === 'refusal').map((reason) => ({ patch: patch.reference, ...reason })))
     throw new ApiError('incompatible', `${refused[0]!.patch.reference} does not fit ${target.reference}: ${reasons[0]!.message}`, { reasons })
   }
-  const { recipe, tensors } = readRecipe(target, judgements)
+  const recipe = sayingWhatIsWrong(() => recipeOf(target, judgements))
   await requireVisibleBases(ctx, recipe, judgements)
   const id = await derivationId(recipe)
   const [present] = await ctx.db.select({ state: derivations.state }).from(derivations).where(eq(derivations.id, id))
   if (present?.state === 'ready') return id
+  const tensors = sayingWhatIsWrong(() => planMerge({ target: target.version.manifest!, patches: judgements.map(({ patch, edits, untied, baseManifest }) => ({ manifest: patch.version.manifest!, edits, untied, weight: patch.weight, base: baseManifest })) }))
   assertMayStartMerge(ctx.principal)
   const obstacle = await servingObstacle(ctx)
   await inTransaction(ctx, async (tx) => {
@@ -78,11 +79,10 @@ async function requireVisibleBases(ctx: RequestContext, recipe: Derivation, judg
   }
 }
 
-/** The recipe, and what it comes to. Throws for weights that float32 cannot hold, and for patches that do not go together. */
-function readRecipe(target: FoundModelVersion, judgements: readonly Judgement[]) {
+/** For weights that float32 cannot hold, and for patches that do not go together. */
+function sayingWhatIsWrong<T>(work: () => T): T {
   try {
-    const tensors = planMerge({ target: target.version.manifest!, patches: judgements.map(({ patch, edits, untied, baseManifest }) => ({ manifest: patch.version.manifest!, edits, untied, weight: patch.weight, base: baseManifest })) })
-    return { recipe: recipeOf(target, judgements), tensors }
+    return work()
   } catch (error) {
     if (error instanceof DerivationError) throw new ApiError('invalid_request', error.message)
     if (error instanceof MergePlanError) throw new ApiError('incompatible', error.message, { reasons: [refusal(error.code, error.message, { tensor: error.tensor })] })

@@ -6,6 +6,7 @@ import { notFound } from '../../errors.ts'
 import { mayReadInternal } from '../authorization/authorize.ts'
 import type { Principal } from '../authorization/principal.ts'
 import { ofOwnOrganization, visibleTo } from '../authorization/visibility.ts'
+import { modelVersionColumns, withModelManifest } from '../manifests.ts'
 import type { OrganizationRow } from '../organizations/find.ts'
 
 export type ModelRow = typeof models.$inferSelect
@@ -38,8 +39,9 @@ export async function findModel({ ctx, tx, organization, name }: Scope & { organ
  * Throws `not_found` also for one that the caller may not see.
  */
 export async function findModelVersion({ ctx, tx, organization, name, version }: Scope & { organization: string; name: string; version: string }): Promise<FoundModelVersion> {
-  const [row] = await (tx ?? ctx.db)
-    .select({ organization: organizations, model: models, version: modelVersions })
+  const db = tx ?? ctx.db
+  const [row] = await db
+    .select({ organization: organizations, model: models, version: modelVersionColumns })
     .from(modelVersions)
     .innerJoin(models, eq(models.id, modelVersions.modelId))
     .innerJoin(organizations, eq(organizations.id, models.organizationId))
@@ -54,7 +56,7 @@ export async function findModelVersion({ ctx, tx, organization, name, version }:
   if (row === undefined || (row.version.state !== 'published' && !mayReadInternal(ctx.principal, row.organization.id))) {
     throw notFound('The model version', `${organization}/${name}@${version}`)
   }
-  return { ...row, reference: `${row.organization.name}/${row.model.name}@${row.version.version}` }
+  return { ...row, version: await withModelManifest(db, row.version), reference: `${row.organization.name}/${row.model.name}@${row.version.version}` }
 }
 
 /** `org/name@version` of versions by id, for an answer about something else that names them. */

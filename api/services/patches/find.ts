@@ -6,6 +6,7 @@ import { notFound } from '../../errors.ts'
 import { mayReadInternal } from '../authorization/authorize.ts'
 import type { Principal } from '../authorization/principal.ts'
 import { ofOwnOrganization, visibleTo } from '../authorization/visibility.ts'
+import { patchVersionColumns, withPatchManifest } from '../manifests.ts'
 import type { OrganizationRow } from '../organizations/find.ts'
 
 export type PatchRow = typeof patches.$inferSelect
@@ -38,8 +39,9 @@ export async function findPatch({ ctx, tx, organization, name }: Scope & { organ
  * Throws `not_found` also for one that the caller may not see.
  */
 export async function findPatchVersion({ ctx, tx, organization, name, version }: Scope & { organization: string; name: string; version: string }): Promise<FoundPatchVersion> {
-  const [row] = await (tx ?? ctx.db)
-    .select({ organization: organizations, patch: patches, version: patchVersions })
+  const db = tx ?? ctx.db
+  const [row] = await db
+    .select({ organization: organizations, patch: patches, version: patchVersionColumns })
     .from(patchVersions)
     .innerJoin(patches, eq(patches.id, patchVersions.patchId))
     .innerJoin(organizations, eq(organizations.id, patches.organizationId))
@@ -54,7 +56,7 @@ export async function findPatchVersion({ ctx, tx, organization, name, version }:
   if (row === undefined || (row.version.state !== 'published' && !mayReadInternal(ctx.principal, row.organization.id))) {
     throw notFound('The patch version', `${organization}/${name}@${version}`)
   }
-  return { ...row, reference: `${row.organization.name}/${row.patch.name}@${row.version.version}` }
+  return { ...row, version: await withPatchManifest(db, row.version), reference: `${row.organization.name}/${row.patch.name}@${row.version.version}` }
 }
 
 /** `org/name@version` of versions by id, for an answer about something else that names them. */

@@ -8,6 +8,7 @@ import { ApiError } from '../../errors.ts'
 import { findAnalysisEvidence, type AnalysisEvidence } from '../analyses/find-evidence.ts'
 import { findEvaluationEvidence, type EvaluationEvidence } from '../evaluations/find-evidence.ts'
 import { findModelVersion, type FoundModelVersion } from '../models/find.ts'
+import { inOrder } from './in-order.ts'
 import { judgePatch, type Judgement } from './judge.ts'
 import { readReference, selectPatches } from './select-patches.ts'
 
@@ -31,12 +32,11 @@ export interface ResolutionView {
 
 /** May these patches go onto this target, and does the merged model exist already? The verdict is the worst of theirs. */
 export async function resolvePatches({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly string[]; options?: DerivationOptions } }): Promise<ResolutionView> {
-  const target = await findTarget({ ctx, reference: input.target })
-  const judgements = await judgeAll({ ctx, target, references: input.patches, options: input.options })
+  const { target, judgements } = await judgeReferences({ ctx, input })
   const about = { ctx, targetVersionId: target.version.id, patchVersionIds: judgements.map(({ patch }) => patch.version.id) }
-  const [analyses, evaluations] = [await findAnalysisEvidence(about), await findEvaluationEvidence(about)]
   const verdict = worstVerdict(judgements)
-  const id = verdict === 'incompatible' ? null : await derivationIdOf(target, judgements)
+  const id = verdict === 'incompatible' ? null : await derivationId(recipeOf(target, judgements))
+  const [analyses, evaluations, merged] = await Promise.all([findAnalysisEvidence(about), findEvaluationEvidence(about), id === null ? null : stateOf(ctx, id)])
   return {
     verdict,
     target: { reference: target.reference, digest: target.version.digest! },
@@ -45,7 +45,7 @@ export async function resolvePatches({ ctx, input }: { ctx: RequestContext; inpu
       evidence: [...(evaluations.get(patch.version.id) ?? []), ...(analyses.get(patch.version.id) ?? [])],
     })),
     derivation: id,
-    merged: id === null ? null : await stateOf(ctx, id),
+    merged,
   }
 }
 
@@ -58,18 +58,23 @@ export async function findTarget({ ctx, reference }: { ctx: RequestContext; refe
   return found
 }
 
-export async function judgeAll({ ctx, target, references, options }: { ctx: RequestContext; target: FoundModelVersion; references: readonly string[]; options?: DerivationOptions | undefined }): Promise<Judgement[]> {
-  const judgements: Judgement[] = []
-  for (const patch of await selectPatches({ ctx, references })) judgements.push(await judgePatch({ ctx, patch, target, options }))
-  return judgements
+/** What resolution says of each patch on a target, all by reference. Throws as findTarget and selectPatches do. */
+export async function judgeReferences({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly string[]; options?: DerivationOptions } }): Promise<{ target: FoundModelVersion; judgements: Judgement[] }> {
+  const selecting = selectPatches({ ctx, references: input.patches })
+  // A target that is not there is told first.
+  selecting.catch(() => {})
+  const target = await findTarget({ ctx, reference: input.target })
+  const patches = await selecting
+  return { target, judgements: await inOrder(patches, (patch) => judgePatch({ ctx, patch, target, options: input.options })) }
+}
+
+/** The same where the target has been found. */
+export async function judgeAll({ ctx, target, references }: { ctx: RequestContext; target: FoundModelVersion; references: readonly string[] }): Promise<Judgement[]> {
+  return inOrder(await selectPatches({ ctx, references }), (patch) => judgePatch({ ctx, patch, target }))
 }
 
 export function worstVerdict(judgements: readonly Judgement[]): Verdict {
   return VERDICTS[Math.max(...judgements.map(({ resolution }) => VERDICTS.indexOf(resolution.verdict)))]!
-}
-
-async function derivationIdOf(target: FoundModelVersion, judgements: readonly Judgement[]): Promise<string> {
-  return derivationId(recipeOf(target, judgements))
 }
 
 /** The derivation that a merge of these patches would be. Throws DerivationError. */
