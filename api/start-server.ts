@@ -110,7 +110,7 @@ export async function startServer(config: ServerConfig, { onFatal, log }: { onFa
       await Promise.all([launcher.stop(), sleep(config.drainSeconds * 1000)])
     })
     freeMemory('major')
-    log.info({ url, deployment, version: VERSION }, 'The server is ready')
+    log.info({ url, deployment, version: VERSION, metrics: observability.metricsUrl }, 'The server is ready')
     return { url, metricsUrl: observability.metricsUrl, bootstrapToken, dependencies, close }
   } catch (error) {
     await close()
