@@ -38,11 +38,12 @@ test('every task, seed and model is scored alone, ported and afresh, and every p
   expect(ids.size).toBe(10 + 4 * 2 * 18)
 })
 
-test('the first seed is done on all tasks, along the whole chain, before the second one begins', async () => {
+test('the first seed is done on all tasks, model after model of the chain, before the second one begins', async () => {
   const ids = (await planSteps(SMALL)).map(({ id }) => id)
   const second = ids.findIndex((id) => id.includes('seed-2'))
   expect(ids.slice(second).filter((id) => id.includes('seed-1'))).toEqual([])
-  expect(ids.indexOf('score/kinds/seed-1/from-0/onto-4')).toBeLessThan(ids.indexOf('finetune/spam/seed-1/on-4'))
+  expect(ids.indexOf('score/kinds/seed-1/from-0/onto-1')).toBeLessThan(ids.indexOf('finetune/spam/seed-1/on-1'))
+  expect(ids.indexOf('score/kinds/seed-1/from-1/onto-1')).toBeLessThan(ids.indexOf('evolve/2'))
 })
 
 test('another seed leaves what was done for the others as it is', async () => {

@@ -25,9 +25,8 @@ export interface Step {
 }
 
 /**
- * All steps of a plan, each after its inputs, in an order in which what has been done so far says something: every task
- * with the first seed, ported along the whole chain, then trained afresh on the last model and on those before it; then
- * the other seeds.
+ * All steps of a plan, each after its inputs, in an order in which what has been done so far says something: with the
+ * first seed, model after model of the chain, every task ported to it and then trained afresh on it; then the other seeds.
  */
 export async function planSteps(plan: Plan): Promise<Step[]> {
   const steps = new Map<string, Step>()
@@ -53,18 +52,15 @@ export async function planSteps(plan: Plan): Promise<Step[]> {
   const score = async (task: string, seed: number, from: number, number: number) => step({ kind: 'score', task, seed, from, model: number }, plan.evaluate, [await data(), await model(number), await finetune(task, seed, from)])
   const analyze = async (task: string, seed: number, number: number) => step({ kind: 'analyze', task, seed, model: number }, null, [await model(0), await model(number), await finetune(task, seed, 0)])
 
-  const last = plan.evolutions.length
   const tasks = Object.keys(plan.tasks)
   for (const seed of plan.seeds) {
-    for (let number = 0; number <= last; number++) {
+    for (let number = 0; number <= plan.evolutions.length; number++) {
       await alone(number)
       for (const task of tasks) {
         await score(task, seed, 0, number)
         if (number > 0) await analyze(task, seed, number)
       }
-    }
-    for (let number = last; number > 0; number--) {
-      for (const task of tasks) await score(task, seed, number, number)
+      for (const task of number > 0 ? tasks : []) await score(task, seed, number, number)
     }
   }
   return [...steps.values()]
