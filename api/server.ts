@@ -11,6 +11,7 @@ const { addExport } = await import('./commands/export.ts')
 const { addGc } = await import('./commands/gc.ts')
 const { addImport } = await import('./commands/import.ts')
 const { addScrub } = await import('./commands/scrub.ts')
+const { addRotateKeys } = await import('./commands/rotate-keys.ts')
 const { addServe } = await import('./commands/serve.ts')
 const { prepareProgram, runProgram } = await import('./run-program.ts')
 
@@ -36,5 +37,5 @@ Exit codes:
 
 const program = prepareProgram(new Command('portllm-server')).description('The PortLLM registry.').addHelpText('after', HELP)
 addServe(program)
-for (const add of [addMigrate, addGc, addScrub, addExport, addImport]) add(program)
+for (const add of [addMigrate, addGc, addScrub, addExport, addImport, addRotateKeys]) add(program)
 await runProgram(program)
