@@ -27,7 +27,7 @@ export function pythonPath(): Promise<string> {
 }
 
 async function build(): Promise<string> {
-  const torch: TorchBuild = existsSync('/dev/nvidiactl') ? 'cuda' : 'cpu'
+  const torch = torchBuild()
   const hash = createHash('sha256').update(await readFile(REQUIREMENTS)).update(torch).digest('hex').slice(0, 12)
   const folder = join(CACHE, `python-${hash}`)
   const interpreter = join(folder, 'bin', 'python')
@@ -44,6 +44,14 @@ async function build(): Promise<string> {
   } finally {
     await release()
   }
+}
+
+/** An image is built where there is no GPU, for machines that have one: PORTLLM_TORCH says so. */
+function torchBuild(): TorchBuild {
+  const named = process.env.PORTLLM_TORCH
+  if (named === undefined || named === '') return existsSync('/dev/nvidiactl') ? 'cuda' : 'cpu'
+  if (named !== 'cpu' && named !== 'cuda') throw new Error(`PORTLLM_TORCH is "${named}": it must be cpu or cuda.`)
+  return named
 }
 
 /** Environments of older requirements, left alone while they are young: another checkout may be using one. */

@@ -26,6 +26,7 @@ Environment:
   PORTLLM_CORE_PATH     scalar, avx2, avx512, avx512bf16, neon or cuda, instead of the best (docs/cuda.md)
   PORTLLM_SCRATCH       folder for what evaluate, finetune and evolve download and write (default: below the temporary folder)
   PORTLLM_DATA          folder of data that jobs may name as organization/name; jobs of that organization's members read it
+  PORTLLM_TORCH         cpu or cuda: the PyTorch of that environment, instead of what suits this machine
   PORTLLM_PYTHON        the Python that these kinds make their environment with, at the first of their jobs
 
 SIGTERM and SIGINT give the job back to the queue before the process ends. Exit codes: 0 no more work or stopped,

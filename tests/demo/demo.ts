@@ -3,13 +3,12 @@
  * a model evolves, a patch trained on its old version is ported to the new one, and the merged
  * model is fetched and verified. `npm run demo -- --serve` keeps the registry running.
  */
-import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
-import { readFile, readdir, rm } from 'node:fs/promises'
+import { readFile, rm } from 'node:fs/promises'
 import { basename, join, relative } from 'node:path'
 import { parseArgs, styleText } from 'node:util'
 import { makeFolder } from '../../gpu-runner/make-folder.ts'
 import { portllm, ROOT, startRegistry, type Registry } from '../setup/registry.ts'
+import { weightDigests } from '../setup/weight-digests.ts'
 
 const HELP = `Usage: npm run demo -- [options]
 
@@ -56,18 +55,6 @@ function step(title: string): void {
 function run(registry: Registry | null, ...args: string[]): Promise<Record<string, any>> {
   console.log(styleText('cyan', `   $ portllm ${args.map((arg) => (arg.startsWith('/') ? relative(ROOT, arg) : arg)).join(' ')}`))
   return portllm(registry, args, { configFolder: join(options.data, 'config'), showProgress: true })
-}
-
-async function sha256(path: string): Promise<string> {
-  const hash = createHash('sha256')
-  for await (const chunk of createReadStream(path)) hash.update(chunk)
-  return hash.digest('hex')
-}
-
-/** SHA-256 of every safetensors file of a folder, by name. */
-async function weightDigests(folder: string): Promise<Map<string, string>> {
-  const names = (await readdir(folder)).filter((name) => name.endsWith('.safetensors')).sort()
-  return new Map(await Promise.all(names.map(async (name) => [name, await sha256(join(folder, name))] as const)))
 }
 
 function percent(fraction: number): string {

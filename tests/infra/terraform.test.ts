@@ -2,7 +2,7 @@ import { cp, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { MODULE } from './terraform/schema.ts'
+import { EMULATOR, MODULE } from './terraform/schema.ts'
 import { startStandInProvider, type StandInProvider } from './terraform/stand-in-provider.ts'
 import { terraform } from './terraform/terraform.ts'
 
@@ -26,6 +26,16 @@ const run = (command: string, ...args: string[]) => terraform([`-chdir=${join(fo
 test('the module is valid Terraform by the schema of the AWS provider, and formatted', async () => {
   expect(await run('validate')).toEqual({ code: 0, output: expect.stringContaining('The configuration is valid') })
   expect(await run('fmt', '-check', '-diff', '-recursive')).toEqual({ code: 0, output: expect.any(String) })
+})
+
+test('so is the try of it on an emulator, which no test here can run', async () => {
+  const root = join(folder, 'root')
+  await cp(EMULATOR, root, { recursive: true })
+  await writeFile(join(root, 'main.tf'), (await readFile(join(EMULATOR, 'main.tf'), 'utf8')).replace('../../../infra/terraform', '../module'))
+  const at = (...args: string[]) => terraform([`-chdir=${root}`, ...args], provider.environment)
+  expect(await at('init', '-backend=false')).toMatchObject({ code: 0 })
+  expect(await at('validate')).toEqual({ code: 0, output: expect.stringContaining('The configuration is valid') })
+  expect(await at('fmt', '-check')).toMatchObject({ code: 0 })
 })
 
 test('what is planned is closed, encrypted and protected, and wrong variables are refused by name', async () => {

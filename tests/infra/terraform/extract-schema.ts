@@ -1,6 +1,6 @@
 /**
  * `node tests/infra/terraform/extract-schema.ts`: writes aws-provider-schema.json, the schema of every AWS resource that
- * infra/terraform uses. HashiCorp's registry is not within reach of every machine that runs the tests; the npm package
+ * infra/terraform and its try on an emulator use. HashiCorp's registry is not within reach of every machine that runs the tests; the npm package
  * @cdktn/provider-aws is generated from the provider's own schema, and this reads it back from there.
  */
 import { spawnSync } from 'node:child_process'
@@ -8,7 +8,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import ts from 'typescript'
-import { MODULE, SCHEMA, type Attribute, type Block, type NestedBlock, type ProviderSchema } from './schema.ts'
+import { EMULATOR, MODULE, SCHEMA, type Attribute, type Block, type NestedBlock, type ProviderSchema } from './schema.ts'
 
 const BINDINGS = '@cdktn/provider-aws@25.7.0'
 
@@ -33,10 +33,10 @@ const EPHEMERAL: ProviderSchema['ephemeral'] = {
   },
 }
 
-/** Names of the kind that the module's files declare, such as aws_s3_bucket of `resource`. */
+/** Names of the kind that the files declare, such as aws_s3_bucket of `resource`. */
 async function usedTypes(kind: 'resource' | 'data'): Promise<string[]> {
-  const names = (await readdir(MODULE)).filter((name) => name.endsWith('.tf'))
-  const texts = await Promise.all(names.map((name) => readFile(join(MODULE, name), 'utf8')))
+  const names = (await Promise.all([MODULE, EMULATOR].map(async (folder) => (await readdir(folder, { recursive: true })).map((name) => join(folder, name))))).flat()
+  const texts = await Promise.all(names.filter((name) => name.endsWith('.tf')).map((name) => readFile(name, 'utf8')))
   return [...new Set(texts.flatMap((text) => [...text.matchAll(new RegExp(`^${kind} "(aws_\\w+)"`, 'gm'))].map(([, type]) => type!)))].sort()
 }
 
@@ -60,7 +60,7 @@ function blockOf(name: string, interfaces: Map<string, ts.InterfaceDeclaration>,
   const block: Block = { attributes: {}, blocks: {} }
   for (const member of interfaces.get(name)!.members.filter(ts.isPropertySignature)) {
     const documentation = ts.getJSDocCommentsAndTags(member).map((node) => node.getText()).join('\n')
-    const snake = /\/docs\/[\w-]+\/\w+#(\w+) /.exec(documentation)?.[1]
+    const snake = /\/docs(?:\/[\w-]+\/\w+)?#(\w+) /.exec(documentation)?.[1]
     if (snake === undefined) continue
     const type = member.type!.getText().replace(/ \| cdktn\.IResolvable$/, '')
     const use = member.questionToken === undefined ? 'required' : 'optional'
@@ -83,7 +83,7 @@ const COMPUTED_TYPES: Record<string, Attribute['type']> = { getStringAttribute: 
 /** With what can only be read: the getters of the resource's own class. */
 function resourceOf(declarations: string, code: string): Block {
   const interfaces = interfacesOf(declarations)
-  const className = /^export declare class (\w+) extends cdktn\.Terraform(?:Resource|DataSource)\b/m.exec(declarations)![1]!
+  const className = /^export declare class (\w+) extends cdktn\.Terraform(?:Resource|DataSource|Provider)\b/m.exec(declarations)![1]!
   const block = blockOf(`${className}Config`, interfaces, code)
   const body = code.slice(code.indexOf(`class ${className} extends`))
   for (const [, method, snake] of body.matchAll(/return (?:cdktn\.Fn\.tolist\()?this\.(get\w+Attribute)\('(\w+)'\)/g)) {
@@ -102,15 +102,16 @@ function run(command: string, args: string[], cwd: string): string {
 const folder = await mkdtemp(join(tmpdir(), 'portllm-bindings-'))
 try {
   run('tar', ['xzf', run('npm', ['pack', BINDINGS, '--silent'], folder).trim()], folder)
-  const read = async (prefix: string, type: string) => {
-    const room = join(folder, 'package/lib', `${prefix}${type.slice('aws_'.length).replaceAll('_', '-')}`)
+  const readRoom = async (name: string) => {
+    const room = join(folder, 'package/lib', name)
     return resourceOf(await readFile(join(room, 'index.d.ts'), 'utf8'), await readFile(join(room, 'index.js'), 'utf8'))
   }
+  const read = (prefix: string, type: string) => readRoom(`${prefix}${type.slice('aws_'.length).replaceAll('_', '-')}`)
   const all = async (kind: 'resource' | 'data', prefix: string) => Object.fromEntries(await Promise.all((await usedTypes(kind)).map(async (type) => [type, await read(prefix, type)] as const)))
-  const provider = /aws\/(\d+\.\d+\.\d+)\/docs/.exec(await readFile(join(folder, 'package/lib/s3-bucket/index.d.ts'), 'utf8'))![1]!
-  const schema: ProviderSchema = { bindings: BINDINGS, provider, resources: await all('resource', ''), dataSources: await all('data', 'data-aws-'), ephemeral: EPHEMERAL }
+  const version = /aws\/(\d+\.\d+\.\d+)\/docs/.exec(await readFile(join(folder, 'package/lib/s3-bucket/index.d.ts'), 'utf8'))![1]!
+  const schema: ProviderSchema = { bindings: BINDINGS, version, provider: await readRoom('provider'), resources: await all('resource', ''), dataSources: await all('data', 'data-aws-'), ephemeral: EPHEMERAL }
   await writeFile(SCHEMA, `${JSON.stringify(schema)}\n`)
-  console.log(`hashicorp/aws ${provider}: ${Object.keys(schema.resources).length} resources and ${Object.keys(schema.dataSources).length} data sources`)
+  console.log(`hashicorp/aws ${version}: ${Object.keys(schema.resources).length} resources and ${Object.keys(schema.dataSources).length} data sources`)
 } finally {
   await rm(folder, { recursive: true, force: true })
 }

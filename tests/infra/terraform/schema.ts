@@ -2,6 +2,8 @@ import { join } from 'node:path'
 import { ROOT } from '../../setup/registry.ts'
 
 export const MODULE = join(ROOT, 'infra/terraform')
+/** A root that has the module made on an emulator of AWS. */
+export const EMULATOR = join(ROOT, 'tests/infra/emulator')
 export const SCHEMA = join(import.meta.dirname, 'aws-provider-schema.json')
 
 /** In Terraform's own words for types: `"string"`, `["list", "string"]`. */
@@ -17,7 +19,8 @@ export interface ProviderSchema {
   /** The npm package that it was read from. */
   bindings: string
   /** Version of hashicorp/aws. */
-  provider: string
+  version: string
+  provider: Block
   resources: Record<string, Block>
   dataSources: Record<string, Block>
   ephemeral: Record<string, Block>

@@ -28,7 +28,7 @@ export async function startStandInProvider(): Promise<StandInProvider> {
   const nothing = answer(() => ({}))
   server.addService(tfplugin5.Provider.service, {
     GetSchema: answer(() => ({
-      provider: schemaOf({ attributes: {}, blocks: {} }),
+      provider: schemaOf(schema.provider),
       resource_schemas: mapValues(schema.resources, schemaOf),
       data_source_schemas: mapValues(schema.dataSources, schemaOf),
       ephemeral_resource_schemas: mapValues(schema.ephemeral, schemaOf),
