@@ -5,6 +5,7 @@ import { authentication } from './middleware/authentication.ts'
 import { jsonBodyLimit, MAX_CLIENT_JSON_BYTES, MAX_RUNNER_JSON_BYTES } from './middleware/body-limit.ts'
 import { handleError } from './middleware/error-handler.ts'
 import { answerUnmatched } from './middleware/not-found.ts'
+import { caching } from './middleware/caching.ts'
 import { requestId } from './middleware/request-id.ts'
 import { answerInvalid, refuseUnkeepableUrl } from './middleware/validation.ts'
 import { registerApiReference } from './pages/api-reference.ts'
@@ -27,6 +28,7 @@ export function createApp(connect: (c: Context) => Dependencies | Promise<Depend
   app.notFound((c) => answerUnmatched(app, c))
   for (const middleware of outermost) app.use(middleware)
   app.use(requestId())
+  app.use(caching())
   app.use(refuseUnkeepableUrl())
   app.use(authentication(connect))
   app.use('/v1/runner/*', jsonBodyLimit(MAX_RUNNER_JSON_BYTES))

@@ -11,16 +11,12 @@ import { noLauncher } from './ports/runner-launcher.ts'
 import { createS3BlobStore } from './ports/s3-blob-store.ts'
 import { pipeExtents } from './services/files/pipe-extents.ts'
 import { reapJobs } from './services/jobs/reap.ts'
-import { collectWhenDue } from './services/garbage/collect-when-due.ts'
 import { readBindings } from './worker-bindings.ts'
 
 /** Of one request: with the store's they must stay below the 6 connections that a Worker may open. */
 const MAX_CONNECTIONS = 5
 /** The period of RATE_LIMIT in infra/wrangler.jsonc. */
 const RATE_LIMIT_SECONDS = 60
-
-/** Of one collection of garbage: below the 15 minutes of a cron trigger. */
-const COLLECT_MS = 10 * 60_000
 
 const log = createConsoleLog()
 
@@ -83,12 +79,11 @@ export default {
     return closeAfter(await app.fetch(request, requestEnv, execution as never), close, execution)
   },
 
-  /** The cron trigger. What keeps pg-boss's own tables in order is the dispatcher's work, beside the database. */
+  /** The cron trigger ends lost jobs. The queue's own tables and garbage are the dispatcher's: it has no limit of requests. */
   async scheduled(_event: unknown, env: object): Promise<void> {
     const { dependencies, close } = connect(env)
     try {
       await reapJobs({ ctx: dependencies })
-      await collectWhenDue({ ctx: dependencies, signal: AbortSignal.timeout(COLLECT_MS) })
     } finally {
       await close()
     }

@@ -61,15 +61,15 @@ describe('every operation', () => {
     const before = await auditRows()
     for (const [name, authorization] of Object.entries(credentials)) {
       const { status, body, headers } = await answer(route, authorization)
-      expect([name, status, route.method === 'head' ? undefined : body.error.code, headers.get('www-authenticate')]).toEqual([name, 401, route.method === 'head' ? undefined : 'unauthenticated', 'Bearer'])
+      expect([name, status, route.method === 'head' ? undefined : body.error.code, headers.get('www-authenticate'), headers.get('cache-control')]).toEqual([name, 401, route.method === 'head' ? undefined : 'unauthenticated', 'Bearer', 'private, no-store'])
     }
     expect(await auditRows()).toBe(before)
   })
 
   it.each(operations.filter(needsToken).map((route) => [route.operationId!, route] as const))('%s refuses no credentials at all with 401', async (_, route) => {
     const before = await auditRows()
-    const { status, body } = await answer(route)
-    expect([status, body.error.code]).toEqual([401, 'unauthenticated'])
+    const { status, body, headers } = await answer(route)
+    expect([status, body.error.code, headers.get('cache-control')]).toEqual([401, 'unauthenticated', 'no-store'])
     expect(await auditRows()).toBe(before)
   })
 

@@ -7,17 +7,19 @@ import type { RouteConfig } from '@hono/zod-openapi'
 import type { ZodType } from 'zod'
 import { createApp } from '../../api/app.ts'
 import { readConfig, type ServerConfig } from '../../api/config.ts'
+import type { Deployment } from '../../api/context.ts'
 import { openServerLog } from '../../api/observability/server-log.ts'
 import type { BlobStore } from '../../api/ports/blob-store.ts'
 import { startServer, type RunningServer } from '../../api/start-server.ts'
 import { openPglite } from '../../db/pglite.ts'
 import type { ManifestTensor } from '../../patch/manifest.ts'
 import { sampleConfig, sampleModel, samplePatch, sampleTensors } from '../../patch/sample-manifests.ts'
+import { startEdgeRegistry } from '../setup/edge-registry.ts'
 import { createDatabase } from '../setup/postgres.ts'
 import { createBucket, type TestBucket } from '../setup/s3.ts'
 
 /** What the suite runs on; `tests/vitest.config.ts` runs it once on each. */
-export const DEPLOYMENT = process.env['PORTLLM_TEST_DEPLOYMENT'] === 'server' ? 'server' : 'embedded'
+export const DEPLOYMENT = (process.env['PORTLLM_TEST_DEPLOYMENT'] ?? 'embedded') as Deployment
 /** What answers signed URLs: the registry itself, or an S3 in its own words. */
 export const STORE = DEPLOYMENT === 'embedded' ? 'directory' : 's3'
 
@@ -55,12 +57,12 @@ const TEMPLATE = fileURLToPath(new URL(`../../.cache/pglite-template`, import.me
 export async function startTestRegistry(options: Partial<ServerConfig> = {}): Promise<TestRegistry> {
   const data = options.data ?? (await mkdtemp(join(tmpdir(), 'portllm-test-')))
   if (DEPLOYMENT === 'embedded' && options.databaseUrl === undefined) await copyTemplate(join(data, 'database'))
-  const bucket = DEPLOYMENT === 'server' && options.s3 === undefined ? await createBucket() : null
+  const bucket = DEPLOYMENT !== 'embedded' && options.s3 === undefined ? await createBucket() : null
   const services = bucket && { databaseUrl: await createDatabase(process.env['PORTLLM_TEST_POSTGRES_URL']!), s3: bucket.settings }
   const config: ServerConfig = { ...readConfig({}, {}), data, port: 0, startRunners: false, graceSeconds: 5, ...services, ...options }
   const lines: string[] = []
   const log = await openServerLog(config, { write: (line) => void lines.push(line) })
-  const server = await startServer(config, { log, onFatal: (error) => { throw error } })
+  const server = DEPLOYMENT === 'edge' ? await startEdgeRegistry(config, { log, onLog: (line) => void lines.push(line) }) : await startServer(config, { log, onFatal: (error) => { throw error } })
   return registryOf(server, config, bucket, lines)
 }
 
@@ -133,7 +135,22 @@ export async function send(url: string, operationId: string, { params = {}, quer
     },
     ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
   })
-  return parseAnswer(route, response)
+  const answer = await parseAnswer(route, response)
+  assertCaching(operationId, answer, typeof token === 'string')
+  return answer
+}
+
+/** What a cache that many share may keep for good: each is public, and named by a digest or an immutable version. */
+const IMMUTABLE = /^(?:get|head)(?:Model|Patch|Dataset|Derivation|Evaluation)File$|^get(?:Model|Patch|Dataset|Derivation)Manifest$|^getReceipt$/
+
+/** Holds for every answer of the suite. Throws where a cache could show it to somebody else, or after it has changed. */
+function assertCaching(operationId: string, { status, headers }: Answer, isAuthorized: boolean): void {
+  const caching = headers.get('cache-control') ?? 'nothing'
+  const isKept = !caching.includes('no-store') && !caching.includes('no-cache')
+  const isRight = status >= 400 ? caching.includes('no-store') : isAuthorized ? caching.startsWith('private') : !isKept || IMMUTABLE.test(operationId) || operationId === 'getAnalysisPicture'
+  if (!isRight || caching === 'nothing' || (caching.includes('immutable') && !IMMUTABLE.test(operationId))) {
+    throw new Error(`${operationId} answered ${status} ${isAuthorized ? 'with' : 'without'} credentials, and says of caching: ${caching}`)
+  }
 }
 
 /** Parses an answer with the schema that its route declares for the status. Throws where there is none, or it says something else. */

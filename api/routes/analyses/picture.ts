@@ -1,5 +1,6 @@
 import { createRoute, z } from '@hono/zod-openapi'
 import type { App } from '../../app.ts'
+import { sharing } from '../../middleware/caching.ts'
 import { drawAnalysis } from '../../services/analyses/draw.ts'
 import { errorResponses } from '../error-responses.ts'
 import { tokenOptional } from '../security.ts'
@@ -27,7 +28,7 @@ export function registerGetAnalysisPicture(app: App): void {
       // Opened by itself an SVG is a document, which could run scripts; this one needs nothing.
       'Content-Security-Policy': "default-src 'none'; sandbox",
       'X-Content-Type-Options': 'nosniff',
-      'Cache-Control': isPublic ? `public, max-age=${CACHE_SECONDS}` : `private, max-age=${CACHE_SECONDS}`,
+      'Cache-Control': `${sharing(c, isPublic)}, max-age=${CACHE_SECONDS}`,
     })
   })
 }

@@ -1,6 +1,7 @@
 import { createRoute } from '@hono/zod-openapi'
 import type { App } from '../../app.ts'
 import type { Receipt as ReceiptOfMerge } from '../../../patch/receipt.ts'
+import { immutable } from '../../middleware/caching.ts'
 import { readReceipt } from '../../services/derivations/read-receipt.ts'
 import { errorResponses, jsonContent } from '../error-responses.ts'
 import type { Mutable } from '../mutable.ts'
@@ -21,5 +22,9 @@ const route = createRoute({
 })
 
 export function registerGetReceipt(app: App): void {
-  app.openapi(route, async (c) => c.json((await readReceipt({ ctx: c.var.ctx, id: c.req.valid('param').id })) as Mutable<ReceiptOfMerge>, 200))
+  app.openapi(route, async (c) => {
+    const { receipt, isPublic } = await readReceipt({ ctx: c.var.ctx, id: c.req.valid('param').id })
+    c.header('Cache-Control', immutable(c, isPublic))
+    return c.json(receipt as Mutable<ReceiptOfMerge>, 200)
+  })
 }

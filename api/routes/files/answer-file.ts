@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import type { Context } from 'hono'
 import type { AppEnv } from '../../app.ts'
+import { immutable } from '../../middleware/caching.ts'
 import { errorAnswer } from '../../middleware/error-handler.ts'
 import { alreadySent, sendStream } from '../../ports/send-stream.ts'
 import { contentHeaders, fileHeaders } from '../../services/files/file-headers.ts'
@@ -17,10 +18,11 @@ export async function answerFile(c: Context<AppEnv>, file: FoundFile): Promise<R
     etag: file.etag,
     size: file.size,
   })
-  if (answer.status === 304) return new Response(null, { status: 304, headers: fileHeaders(file) })
+  const about = fileHeaders({ etag: file.etag, caching: immutable(c, file.visibility === 'public') })
+  if (answer.status === 304) return new Response(null, { status: 304, headers: about })
   if (answer.status === 412 || answer.status === 416) return answerFailure(c, file, answer.status)
   const range = answer.status === 206 ? answer.range : { offset: 0, length: file.size }
-  const headers: Record<string, string> = { ...fileHeaders(file), ...contentHeaders(file.path), 'Content-Length': String(range.length) }
+  const headers: Record<string, string> = { ...about, ...contentHeaders(file.path), 'Content-Length': String(range.length) }
   if (answer.status === 206) headers['Content-Range'] = `bytes ${range.offset}-${range.offset + range.length - 1}/${file.size}`
   if (c.req.method === 'HEAD' || range.length === 0) return new Response(null, { status: answer.status, headers })
   // On Node the socket is ours to write to: it tells when a chunk's memory is free again.

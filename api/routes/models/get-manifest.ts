@@ -1,5 +1,6 @@
 import { createRoute } from '@hono/zod-openapi'
 import type { App } from '../../app.ts'
+import { immutable } from '../../middleware/caching.ts'
 import { readModelManifest } from '../../services/models/read-manifest.ts'
 import { errorResponses, jsonContent } from '../error-responses.ts'
 import { ModelVersionParams, toNames } from '../reference-params.ts'
@@ -22,7 +23,7 @@ const route = createRoute({
 export function registerGetModelManifest(app: App): void {
   app.openapi(route, async (c) => {
     const { manifest, isPublic } = await readModelManifest({ ctx: c.var.ctx, input: toNames(c.req.valid('param')) })
-    c.header('Cache-Control', `${isPublic ? 'public' : 'private'}, max-age=31536000, immutable`)
+    c.header('Cache-Control', immutable(c, isPublic))
     return c.json(manifest, 200)
   })
 }

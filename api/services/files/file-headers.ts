@@ -1,6 +1,3 @@
-/** Files are immutable, so what has been fetched once never has to be asked for again. */
-const CACHE_SECONDS = 31_536_000
-
 /** Types that a browser may show; everything else is bytes to be saved. */
 const SHOWN_TYPES: Readonly<Record<string, string>> = {
   json: 'application/json',
@@ -9,12 +6,11 @@ const SHOWN_TYPES: Readonly<Record<string, string>> = {
 }
 
 /** Headers of every answer with or about a file that exists, 304 included. `etag` is without quotes. */
-export function fileHeaders(file: { path: string; etag: string; visibility: 'public' | 'internal' }): Record<string, string> {
-  const shared = file.visibility === 'public' ? 'public' : 'private'
+export function fileHeaders({ etag, caching }: { etag: string; caching: string }): Record<string, string> {
   return {
-    ETag: `"${file.etag}"`,
+    ETag: `"${etag}"`,
     'Accept-Ranges': 'bytes',
-    'Cache-Control': `${shared}, max-age=${CACHE_SECONDS}, immutable`,
+    'Cache-Control': caching,
     'X-Content-Type-Options': 'nosniff',
     // What somebody uploaded must not run as a page of the registry.
     'Content-Security-Policy': 'sandbox',
