@@ -12,7 +12,7 @@ import { importInto } from '../../api/commands/import.ts'
 import { scrubOf } from '../../api/commands/scrub.ts'
 import type { ServerConfig } from '../../api/config.ts'
 import { readExport } from '../../api/services/transfer/read-manifest.ts'
-import { putFiles, runIngest } from '../contract/harness.ts'
+import { publish, putFiles, runIngest } from '../contract/harness.ts'
 import { startCeph } from '../setup/ceph.ts'
 import { findBinaries, startPostgres, type TestPostgres } from '../setup/postgres.ts'
 import { startProgram } from '../setup/server-process.ts'
@@ -155,6 +155,23 @@ describe('an export', () => {
     expect((await stat(whole!)).mtimeMs).toBe(before.mtimeMs)
     for (const path of [lost!, damaged!]) expect((await readFile(path)).equals(await readFile(path.replace('export-part', 'export-1')))).toBe(true)
   })
+
+  it('of a registry that is written to meanwhile is of one moment', async () => {
+    const busy = await emptyServer('busy')
+    await imported(busy, 'export-1')
+    await servedAnswers(busy, kept, async (caller) => {
+      let ended = false
+      const publishing = (async () => {
+        for (let n = 0; !ended; n++) await publish(caller, { kind: 'dataset', org: kept.org, name: 'busy', version: `1.0.${n}`, files: { 'train.jsonl': `{"text":"${n}"}\n` } })
+      })()
+      for (const name of ['busy-1', 'busy-2', 'busy-3']) await exported(busy, name)
+      ended = true
+      await publishing
+    })
+    // A row that refers to one of a later moment would not go in.
+    for (const name of ['busy-1', 'busy-2', 'busy-3']) await imported(await emptyServer(`${name}-again`), name)
+    expect((await contentOf(at('busy-3')))['tables/dataset_versions.jsonl']!.split('\n').length).toBeGreaterThan((await contentOf(at('busy-1')))['tables/dataset_versions.jsonl']!.split('\n').length)
+  }, 120_000)
 
   it('of a registry that lacks a blob, or has a damaged one, fails and names it', async () => {
     const [lost, damaged] = await blobFiles(at('server'))

@@ -30,7 +30,7 @@ function describe(table: PgTable): TransferTable {
     table,
     key: primaryKeys[0]?.columns ?? columns.filter(({ primary }) => primary),
     serial: columns.filter(({ columnType }) => columnType.includes('Serial')),
-    hasLargeRows: columns.some(({ dataType }) => dataType === 'json'),
+    hasLargeRows: columns.some(({ dataType, name: column }) => dataType === 'json' || column === 'readme'),
   }
 }
 
