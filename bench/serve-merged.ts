@@ -1,6 +1,6 @@
 /**
- * Merge on read, the serving row of targets.md: GET of a computed merged model over GET of the plain model, from one
- * server, in one run, page cache warm, with curl as the client:
+ * Merge on read, the serving rows of targets.md: GET of a computed merged model over GET of the plain model from the same
+ * server, and over nginx with the same bytes as files, in one run, page cache warm, with curl as the client:
  *   node bench/serve-merged.ts [--runs 7] [--ranks 32,64] [--folder build/bench-serve] [--keep]
  * Prints the table, writes bench/results/serve-merged.json and the table in bench/README.md, removes its big files.
  * With --keep the registry's data stays, and the next run with the same folder begins there.
@@ -13,6 +13,7 @@ import { join } from 'node:path'
 import { parseArgs, promisify } from 'node:util'
 import { portllm, startRegistry, type Registry } from '../tests/setup/registry.ts'
 import { replaceTable } from './readme-table.ts'
+import { startNginx } from './nginx.ts'
 import { middle } from './timing.ts'
 import { ALL_LINEARS, LLAMA_SHAPES, writeLlamaAdapter, writeLlamaModel } from './llama-model.ts'
 
@@ -98,54 +99,77 @@ async function start(): Promise<Registry> {
   return registry
 }
 
+/** The same bytes as files in a folder. */
+async function saveFiles({ urls }: Served, to: string): Promise<void> {
+  await mkdir(to, { recursive: true })
+  for (const url of urls) await run('curl', ['-sS', '--fail', '-o', join(to, url.split('/').at(-1)!), url])
+}
+
+interface Line { readonly name: string; readonly target: string; readonly served: Served }
+
+async function measure(registry: Registry, lines: readonly Line[]) {
+  for (const { served } of lines) await fetchAll(served)
+  const load = loadavg()[0]!
+  const seconds: number[][] = lines.map(() => [])
+  // Interleaved, so that a busy minute of the machine falls on all of them.
+  for (let i = 0; i < RUNS; i++) {
+    console.error(`round ${i + 1} of ${RUNS}`)
+    for (const [index, { served }] of lines.entries()) seconds[index]!.push(await fetchAll(served))
+  }
+  /** Of neighbours in time; throughput is per byte, since headers differ. */
+  const over = (index: number, other: number) => middle(seconds[index]!.map((own, round) => (seconds[other]![round]! / lines[other]!.served.bytes / own) * lines[index]!.served.bytes))
+  return {
+    command: `node bench/serve-merged.ts --runs ${RUNS} --ranks ${options.ranks}`,
+    machine: { processor: cpus()[0]?.model, processors: availableParallelism(), loadBefore: load },
+    rows: lines.map(({ name, target, served: { bytes, storedBytes } }, index) => ({
+      name, target, bytes, storedBytes, seconds: seconds[index]!, median: middle(seconds[index]!), minimum: Math.min(...seconds[index]!), overPlain: over(index, 0), overNginx: over(index, lines.length - 1),
+    })),
+    serverPeakBytes: await residentPeak(registry),
+  }
+}
+
 async function main(): Promise<void> {
   await mkdir(folder, { recursive: true })
   const registry = await start()
   try {
     const plain = weightsOf(registry, '/v1/models/bench/llama/1.0', await ask(registry, '/v1/models/bench/llama/1.0'))
-    const served = [plain]
-    for (const row of ROWS) served.push(await merged(registry, row))
-    for (const one of served) await fetchAll(one)
-    const load = loadavg()[0]!
-    const seconds: number[][] = served.map(() => [])
-    // Interleaved, so that a busy minute of the machine falls on all of them.
-    for (let i = 0; i < RUNS; i++) {
-      console.error(`round ${i + 1} of ${RUNS}`)
-      for (const [index, one] of served.entries()) seconds[index]!.push(await fetchAll(one))
+    const computed: Line[] = []
+    for (const row of ROWS) computed.push({ name: row.name, target: row.target, served: await merged(registry, row) })
+    const files = join(folder, 'static')
+    await saveFiles(computed[0]!.served, files)
+    const nginx = await startNginx(files, join(folder, 'nginx'))
+    try {
+      const { urls, bytes } = computed[0]!.served
+      const lines = [
+        { name: 'plain', target: '', served: plain },
+        ...computed,
+        { name: `nginx, the bytes of ${ROWS[0]!.name} as files`, target: '', served: { urls: urls.map((url) => `${nginx.url}/${url.split('/').at(-1)!}`), bytes, storedBytes: bytes } },
+      ]
+      const results = await measure(registry, lines)
+      await mkdir(join(import.meta.dirname, 'results'), { recursive: true })
+      await writeFile(options.json, `${JSON.stringify(results, null, 2)}\n`)
+      const table = render(results)
+      console.log(table)
+      await replaceTable('serve table', table)
+    } finally {
+      await nginx.stop()
     }
-    const results = {
-      command: `node bench/serve-merged.ts --runs ${RUNS} --ranks ${options.ranks}`,
-      machine: { processor: cpus()[0]?.model, processors: availableParallelism(), loadBefore: load },
-      rows: served.map(({ bytes, storedBytes }, index) => ({
-        name: index === 0 ? 'plain' : ROWS[index - 1]!.name, bytes, storedBytes, seconds: seconds[index]!, median: middle(seconds[index]!), minimum: Math.min(...seconds[index]!),
-        // Of neighbours in time; throughput is per byte, since headers differ.
-        ratio: middle(seconds[index]!.map((own, round) => (seconds[0]![round]! / plain.bytes / own) * bytes)),
-      })),
-      serverPeakBytes: await residentPeak(registry),
-    }
-    await mkdir(join(import.meta.dirname, 'results'), { recursive: true })
-    await writeFile(options.json, `${JSON.stringify(results, null, 2)}\n`)
-    const table = render(results)
-    console.log(table)
-    await replaceTable('serve table', table)
   } finally {
     await registry.stop()
   }
 }
 
-function render({ command, machine, rows, serverPeakBytes }: {
-  command: string
-  machine: { processor: string | undefined; processors: number; loadBefore: number }
-  rows: { name: string; bytes: number; storedBytes: number; median: number; minimum: number; ratio: number }[]
-  serverPeakBytes: number
-}): string {
-  const lines = rows.map(({ name, bytes, storedBytes, median, minimum, ratio }, index) =>
-    `| ${name} | ${median.toFixed(2)} (${minimum.toFixed(2)}) | ${(bytes / median / 1e9).toFixed(2)} | ${index === 0 ? '' : ratio.toFixed(2)} | ${index === 0 ? '' : ROWS[index - 1]!.target} | ${index === 0 ? '' : `${(storedBytes / 1e3).toFixed(0)} kB`} |`)
+function render({ command, machine, rows, serverPeakBytes }: Awaited<ReturnType<typeof measure>>): string {
+  const lines = rows.map(({ name, target, bytes, storedBytes, median, minimum, overPlain, overNginx }, index) => {
+    const [first, last] = [index === 0, index === rows.length - 1]
+    const stored = first || last ? '' : `${(storedBytes / 1e3).toFixed(0)} kB`
+    return `| ${name} | ${median.toFixed(2)} (${minimum.toFixed(2)}) | ${(bytes / median / 1e9).toFixed(2)} | ${first || last ? '' : overPlain.toFixed(2)} | ${target} | ${last ? '' : overNginx.toFixed(2)} | ${last ? '' : '≥ 0.6'} | ${stored} |`
+  })
   return [
     `\`${command}\` on ${machine.processors} × ${machine.processor}, load average before ${machine.loadBefore.toFixed(1)}; the server's resident peak was ${(serverPeakBytes / 1e6).toFixed(0)} MB.`,
     '',
-    '| GET of the 2.2 GB model | median (minimum) s | GB/s | over the plain model | target | stored for it |',
-    '|---|---|---|---|---|---|',
+    '| GET of the 2.2 GB model | median (minimum) s | GB/s | over the plain model | target | over nginx | target | stored for it |',
+    '|---|---|---|---|---|---|---|---|',
     ...lines,
   ].join('\n')
 }
