@@ -5,6 +5,7 @@ import { BlobMissingError, blobKey, type SignedRequest } from '../../api/ports/b
 import { systemClock } from '../../api/ports/clock.ts'
 import { createS3BlobStore, type S3BlobStore } from '../../api/ports/s3-blob-store.ts'
 import { createS3Client } from '../../api/ports/s3-client.ts'
+import { writeS3Object } from '../../api/ports/s3-write.ts'
 import { sha256 } from '../contract/harness.ts'
 import { createBucket, type TestBucket } from '../setup/s3.ts'
 
@@ -49,6 +50,34 @@ function large(): { bytes: Buffer; parts: { number: number; size: number }[]; sl
   const parts = [{ number: 1, size: 5 * MIB }, { number: 2, size: 5 * MIB }, { number: 3, size: 100 }]
   return { bytes, parts, slice: (number) => bytes.subarray((number - 1) * 5 * MIB, (number - 1) * 5 * MIB + parts[number - 1]!.size) }
 }
+
+describe('bytes that come as a stream', () => {
+  const write = (key: string, content: { size: number; sha256: string }, body: AsyncIterable<Uint8Array>) =>
+    writeS3Object(createS3Client(bucket.settings), { Bucket: bucket.settings.bucket, Key: key }, content, body, 5 * MIB)
+  async function* chunksOf(bytes: Buffer): AsyncGenerator<Uint8Array> {
+    for (let at = 0; at < bytes.length; at += 1_000_003) yield bytes.subarray(at, at + 1_000_003)
+  }
+
+  it('are stored whole, in one request or in equal parts', async () => {
+    for (const bytes of [Buffer.alloc(0), Buffer.from('small'), large().bytes.subarray(0, 10 * MIB), large().bytes]) {
+      const key = newKey()
+      await write(key, { size: bytes.length, sha256: sha256(bytes) }, chunksOf(bytes))
+      expect(await store.size(key)).toBe(bytes.length)
+      expect(sha256(new Uint8Array(await new Response(await store.read(key, { offset: 0, length: bytes.length })).arrayBuffer()))).toBe(sha256(bytes))
+      await store.discard(key)
+    }
+  })
+
+  it('are refused where they are others than announced, and leave nothing', async () => {
+    const { bytes } = large()
+    const key = newKey()
+    for (const content of [{ size: bytes.length, sha256: sha256('other') }, { size: bytes.length + 1, sha256: sha256(bytes) }, { size: 5, sha256: sha256('other') }]) {
+      await expect(write(key, content, chunksOf(content.size === 5 ? Buffer.from('small') : bytes))).rejects.toThrow('were sent for')
+    }
+    await expect(write(key, { size: bytes.length, sha256: sha256(bytes) }, (async function* () { yield bytes.subarray(0, 6 * MIB); throw new Error('the disk is gone') })())).rejects.toThrow('the disk is gone')
+    expect([await store.size(key), await store.stagedParts(key)]).toEqual([null, []])
+  })
+})
 
 describe('a signed PUT', () => {
   it('takes the very bytes that were announced, and leaves nothing of others', async () => {
