@@ -7,6 +7,7 @@ import { asc } from 'drizzle-orm'
 import { expect, it } from 'vitest'
 import { startServer, type RunningServer } from '../../api/start-server.ts'
 import { audit } from '../../db/schema.ts'
+import { createDatabase } from '../setup/postgres.ts'
 import { ROOT } from '../setup/registry.ts'
 import { DEPLOYMENT, newToken, startTestRegistry, type TestRegistry } from './harness.ts'
 
@@ -67,5 +68,17 @@ it('is an error where there is no registry, and makes none', async () => {
     expect(await readdir(folder)).toEqual([])
   } finally {
     await rm(folder, { recursive: true })
+  }
+})
+
+if (DEPLOYMENT === 'server') it('makes the first administrator of a database that has none: a Worker shows no token', async () => {
+  const databaseUrl = await createDatabase(process.env['PORTLLM_TEST_POSTGRES_URL']!)
+  const { adminToken } = JSON.parse((await server('--json', databaseUrl)).stdout)
+  const registry = await startTestRegistry({ databaseUrl })
+  try {
+    expect(registry.server.bootstrapToken).toBeNull()
+    expect((await registry.ok('getWhoami', { token: adminToken })).user.isAdmin).toBe(true)
+  } finally {
+    await registry.close()
   }
 })
