@@ -34,10 +34,15 @@ export function createS3Client({ region, endpoint, pathStyle, accessKeyId, secre
   })
 }
 
+/** Keeps responses as long as their bodies: Node's `fetch` silently ends the body of one that was garbage-collected before anybody read. */
+const responses = new WeakMap<ReadableStream, Response>()
+
 /** The SDK tries again what it knows as trouble of the network; what `fetch` says of it, it does not know. */
 async function fetchForRetries(request: Request | string | URL): Promise<Response> {
   try {
-    return await fetch(request)
+    const response = await fetch(request)
+    if (response.body !== null) responses.set(response.body, response)
+    return response
   } catch (error) {
     throw request instanceof Request && request.signal.aborted ? error : Object.assign(error as Error, { $retryable: {} })
   }

@@ -6,6 +6,7 @@ import { systemClock } from '../../api/ports/clock.ts'
 import { createS3BlobStore, type S3BlobStore } from '../../api/ports/s3-blob-store.ts'
 import { createS3Client } from '../../api/ports/s3-client.ts'
 import { writeS3Object } from '../../api/ports/s3-write.ts'
+import { collectGarbage } from '../../gpu-runner/garbage-collector.ts'
 import { sha256 } from '../contract/harness.ts'
 import { createBucket, type TestBucket } from '../setup/s3.ts'
 
@@ -208,6 +209,17 @@ describe('reading', () => {
     expect(new TextDecoder().decode(into)).toBe('789')
     await expect(opened.read(into, 8)).rejects.toThrow('ends before byte 11')
     await opened.close()
+  })
+
+  it('waits for its reader, however much garbage is collected meanwhile', async () => {
+    const key = newKey()
+    await send(await store.signPut(key, { size: 8 * MIB }), new Uint8Array(8 * MIB))
+    const stream = await store.read(key, { offset: 0, length: 8 * MIB })
+    for (let round = 0; round < 5; round++) {
+      collectGarbage('major')
+      await sleep(20)
+    }
+    expect((await new Response(stream).arrayBuffer()).byteLength).toBe(8 * MIB)
   })
 
   it('ends with its signal, and a bucket that is not there is no missing object', async () => {
