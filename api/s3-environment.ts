@@ -11,6 +11,7 @@ export const S3_VARIABLES = {
   PORTLLM_S3_ACCESS_KEY_ID: z.string().optional(),
   PORTLLM_S3_SECRET_ACCESS_KEY: z.string().optional(),
   PORTLLM_S3_PATH_STYLE: z.stringbool({ error: 'must be true or false' }).optional(),
+  PORTLLM_S3_CHECKSUMS: z.stringbool({ error: 'must be true or false' }).optional(),
 }
 
 const Variables = z.preprocess(withoutEmpty, z.object(S3_VARIABLES))
@@ -31,6 +32,7 @@ export const S3Environment = Variables.superRefine(check).transform((variables):
     accessKeyId: variables.PORTLLM_S3_ACCESS_KEY_ID,
     secretAccessKey: variables.PORTLLM_S3_SECRET_ACCESS_KEY,
     pathStyle: variables.PORTLLM_S3_PATH_STYLE ?? endpoint !== undefined,
+    checksums: variables.PORTLLM_S3_CHECKSUMS,
   }
 })
 

@@ -77,6 +77,10 @@ export const SETTINGS = {
     environment: 'PORTLLM_S3_PATH_STYLE', schema: S3_VARIABLES.PORTLLM_S3_PATH_STYLE,
     meaning: 'whether its URLs name the bucket in their path rather than in their host', otherwise: '`true` at an endpoint',
   },
+  s3Checksums: {
+    environment: 'PORTLLM_S3_CHECKSUMS', schema: S3_VARIABLES.PORTLLM_S3_CHECKSUMS,
+    meaning: "whether it compares uploads with the checksum in their header (Versity's gateway), rather than with the hash that is signed (Ceph)", otherwise: '`true` at AWS and R2',
+  },
   garbageGraceHours: {
     environment: 'PORTLLM_GARBAGE_GRACE_HOURS', schema: wholeNumber(1, 24 * 366).default(24),
     meaning: 'how long the daily garbage collection keeps what nothing needs any more: longer than a backup takes', otherwise: '`24`',

@@ -16,6 +16,8 @@ export interface S3Settings {
   readonly secretAccessKey?: string | undefined
   /** The bucket is named in the path of URLs, not in their host. */
   readonly pathStyle: boolean
+  /** It compares a body with the checksum in a signed header, and only there: not with the signed hash of a body. Absent: as its host is known to. */
+  readonly checksums?: boolean | undefined
 }
 
 /**

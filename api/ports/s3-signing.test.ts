@@ -9,6 +9,7 @@ const STORES = {
   aws: { ...keys, region: 'eu-west-1', bucket: 'models', pathStyle: false },
   china: { ...keys, region: 'cn-north-1', bucket: 'models', pathStyle: false },
   r2: { ...keys, region: 'auto', bucket: 'models', pathStyle: true, endpoint: 'https://account.r2.cloudflarestorage.com' },
+  versity: { ...keys, region: 'us-east-1', bucket: 'models', pathStyle: true, endpoint: 'http://s3:7070', checksums: true },
   ceph: { ...keys, region: 'us-east-1', bucket: 'models', pathStyle: true, endpoint: 'http://10.0.0.1:7480', publicEndpoint: 'https://s3.example' },
 }
 
@@ -16,6 +17,7 @@ it.each([
   ['aws', 'https://models.s3.eu-west-1.amazonaws.com/uploads/x', { 'x-amz-checksum-sha256': 'ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=' }],
   ['china', 'https://models.s3.cn-north-1.amazonaws.com.cn/uploads/x', { 'x-amz-checksum-sha256': 'ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=' }],
   ['r2', 'https://account.r2.cloudflarestorage.com/models/uploads/x', { 'x-amz-checksum-sha256': 'ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=' }],
+  ['versity', 'http://s3:7070/models/uploads/x', { 'x-amz-checksum-sha256': 'ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=' }],
   ['ceph', 'https://s3.example/models/uploads/x', { 'x-amz-content-sha256': DIGEST }],
 ] as const)('%s: a PUT is signed for its size, its type and its bytes, in the way that the store checks', async (name, address, pin) => {
   const { url, headers } = await createS3BlobStore({ settings: STORES[name], clock }).signPut('uploads/x', { size: 3, sha256: DIGEST })

@@ -32,7 +32,7 @@ export function signS3Urls({ client, settings, clock }: { client: S3Client; sett
   const { url: base } = client.config.endpointProvider({
     Bucket: settings.bucket, Region: settings.region, ForcePathStyle: settings.pathStyle, ...(Endpoint !== undefined && { Endpoint }),
   })
-  const knowsChecksums = KNOWS_CHECKSUMS.test(base.hostname)
+  const knowsChecksums = settings.checksums ?? KNOWS_CHECKSUMS.test(base.hostname)
 
   return async ({ method, key, headers = {}, query = {}, size, sha256 }) => {
     const isHashed = sha256 !== undefined && !knowsChecksums
