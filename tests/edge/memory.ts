@@ -41,7 +41,8 @@ export interface Pull { readonly sha256: string; readonly bytes: number; readonl
 
 /** GETs a file and samples the resident memory of the one workerd of this process meanwhile. The reader rests once, for `restMs`. */
 export async function pull(url: string, { restMs = 0 }: { restMs?: number } = {}): Promise<Pull> {
-  const workerd = await findWorkerd()
+  const [workerd, ...others] = await findWorkerd()
+  if (workerd === undefined || others.length > 0) throw new Error('this process must have started one workerd')
   const idleBytes = await residentBytes(workerd)
   let peakBytes = idleBytes
   let isDone = false
@@ -69,18 +70,18 @@ export async function pull(url: string, { restMs = 0 }: { restMs?: number } = {}
   return { sha256: hash.digest('hex'), bytes, seconds, idleBytes, peakBytes }
 }
 
-async function findWorkerd(): Promise<number> {
+/** Process ids of the workerd that this process has started. */
+export async function findWorkerd(): Promise<number[]> {
   const found: number[] = []
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
     const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '')
     const [, name, parent] = /^\d+ \((.*)\) \S (\d+)/.exec(stat) ?? []
     if (name === 'workerd' && Number(parent) === process.pid) found.push(Number(pid))
   }
-  if (found.length !== 1) throw new Error(`this process has ${found.length} workerd, not one`)
-  return found[0]!
+  return found
 }
 
-async function residentBytes(pid: number): Promise<number> {
+export async function residentBytes(pid: number): Promise<number> {
   const [, kib] = /^VmRSS:\s+(\d+) kB$/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))!
   return Number(kib) * 1024
 }
