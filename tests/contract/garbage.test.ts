@@ -112,7 +112,7 @@ it('is collected once a day by the servers of one database, and ends when its se
 })
 
 /** PGlite has one connection: there the rounds only show that nothing waits for ever. */
-const ROUNDS = DEPLOYMENT === 'server' ? 200 : 20
+const ROUNDS = DEPLOYMENT === 'server' ? 100 : 20
 const WORKERS = 4
 
 it(`no published version lacks a byte after ${ROUNDS} rounds beside a collection without grace`, async () => {

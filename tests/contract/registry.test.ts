@@ -81,7 +81,7 @@ describe('the registry', () => {
       expect(JSON.stringify(body)).not.toContain('queue')
       const line = registry.log.map((text) => JSON.parse(text)).find(({ requestId }) => requestId === body.error.requestId)
       expect(line).toMatchObject({ level: 'error', method: 'POST', path: '/v1/runner/claim' })
-      expect(JSON.stringify(line)).toMatch(/FROM queue\.(queue|job)/)
+      expect(JSON.stringify(line)).toMatch(/queue\.(queue|job)/)
     } finally {
       await db.execute(sql`alter schema hidden rename to queue`)
     }

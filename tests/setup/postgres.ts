@@ -1,13 +1,14 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { chmod, chown, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { chmod, chown, mkdtemp, readdir } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import postgres from 'postgres'
 import { installDebianPackages } from './debian-packages.ts'
 import { freePort } from './free-port.ts'
+import { startGuard } from './process-guard.ts'
 
 export interface TestPostgres {
   /** URL of a database of this server. */
@@ -18,11 +19,12 @@ export interface TestPostgres {
 
 interface Owner { uid?: number; gid?: number }
 
-/** A real PostgreSQL on a free loopback port, in a temporary folder, as a user that is not root. */
+/** A real PostgreSQL on a free loopback port, in a temporary folder, as a user that is not root. It ends with this process. */
 export async function startPostgres(): Promise<TestPostgres> {
   const bin = await findBinaries()
   const owner = notRoot()
   const folder = await mkdtemp(join(tmpdir(), 'portllm-postgres-'))
+  const guard = startGuard(folder)
   await chmod(folder, 0o755)
   if (owner.uid !== undefined) await chown(folder, owner.uid, owner.gid!)
   const data = join(folder, 'data')
@@ -30,6 +32,7 @@ export async function startPostgres(): Promise<TestPostgres> {
   if (made.status !== 0) throw new Error(`initdb failed: ${made.stderr || made.error?.message}`)
   const port = await freePort()
   const server = spawn(join(bin, 'postgres'), ['-D', data, '-k', folder, '-h', '127.0.0.1', '-p', String(port), '-c', 'fsync=off', '-c', 'max_connections=200', '-c', 'shared_buffers=32MB'], { ...owner, cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] })
+  guard.watch(server)
   let log = ''
   server.stderr.setEncoding('utf8').on('data', (text: string) => (log = (log + text).slice(-4000)))
   const url = (database: string) => `postgres://portllm:unused@127.0.0.1:${port}/${database}`
@@ -43,7 +46,7 @@ export async function startPostgres(): Promise<TestPostgres> {
       const closed = once(server, 'close')
       server.kill('SIGINT')
       await closed
-      await rm(folder, { recursive: true, force: true })
+      await guard.end()
     },
   }
 }
