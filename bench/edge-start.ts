@@ -21,24 +21,29 @@ await Promise.all([startServices(), buildBundle()])
 const registry = await startTestRegistry()
 const { databaseUrl, s3 } = registry.config
 const known = await findWorkerd()
-const [start, first, next, memory]: number[][] = [[], [], [], []]
+const [start, first, next, plain, memory]: number[][] = [[], [], [], [], []]
 try {
   for (let round = 0; round < ROUNDS; round++) {
     const port = await freePort()
     const started = performance.now()
     const edge = await startEdge({ databaseUrl: databaseUrl!, cachedDatabaseUrl: cacheUrl(databaseUrl!), s3: s3!, port })
     start!.push(performance.now() - started)
-    const ask = async () => {
+    const ask = async (path: string, headers: Record<string, string> = {}) => {
       const started = performance.now()
-      const response = await fetch(`${edge.url}/v1/whoami`, { headers: { Authorization: `Bearer ${registry.adminToken}` } })
+      const response = await fetch(edge.url + path, { headers })
       await response.arrayBuffer()
       if (response.status !== 200) throw new Error(`the Worker answered ${response.status}`)
       return performance.now() - started
     }
-    first!.push(await ask())
-    const warm: number[] = []
-    for (let i = 0; i < WARM; i++) warm.push(await ask())
-    next!.push(middle(warm))
+    const whoami = () => ask('/v1/whoami', { Authorization: `Bearer ${registry.adminToken}` })
+    const repeat = async (work: () => Promise<number>) => {
+      const taken: number[] = []
+      for (let i = 0; i < WARM; i++) taken.push(await work())
+      return middle(taken)
+    }
+    first!.push(await whoami())
+    next!.push(await repeat(whoami))
+    plain!.push(await repeat(() => ask('/docs')))
     const [workerd] = (await findWorkerd()).filter((pid) => !known.includes(pid))
     memory!.push(await residentBytes(workerd!))
     await edge.stop()
@@ -56,4 +61,5 @@ console.log(`Medians of ${ROUNDS} starts, load average before ${load}.
 | workerd started, the bundle compiled and its modules run | ${middle(start!).toFixed(0)} ms |
 | the first answer then, \`GET /v1/whoami\` with a token | ${middle(first!).toFixed(0)} ms |
 | the next ones | ${middle(next!).toFixed(1)} ms |
-| resident memory of workerd after ${WARM} of them | ${(middle(memory!) / MIB).toFixed(0)} MiB |`)
+| those that need no database, \`GET /docs\` | ${middle(plain!).toFixed(1)} ms |
+| resident memory of workerd after ${WARM} of each | ${(middle(memory!) / MIB).toFixed(0)} MiB |`)
