@@ -34,7 +34,8 @@ export async function connectDatabase(config: ServerConfig, { applicationName, t
     return { engine: 'pglite', ...opened }
   }
   if (config.migrate === 'auto') await usable(config, () => migrateServer(config.directDatabaseUrl ?? databaseUrl))
-  const opened = openPostgres(databaseUrl, { max: databaseConnections, ...(applicationName !== undefined && { applicationName }), ...(traceSql !== undefined && { wrap: traceSql }) })
+  // Where another URL goes past a pooler, this one goes through it.
+  const opened = openPostgres(databaseUrl, { max: databaseConnections, prepare: config.directDatabaseUrl === undefined, ...(applicationName !== undefined && { applicationName }), ...(traceSql !== undefined && { wrap: traceSql }) })
   try {
     await usable(config, () => assertSchema(opened.db, config.migrate, databaseUrl))
   } catch (error) {

@@ -56,7 +56,7 @@ export const SETTINGS = {
   databaseUrl: { environment: 'DATABASE_URL', secret: 'password', schema: postgresUrl.optional(), meaning: 'a PostgreSQL server', otherwise: 'the embedded database' },
   directDatabaseUrl: {
     environment: 'DATABASE_DIRECT_URL', secret: 'password', schema: postgresUrl.optional(),
-    meaning: 'the same database past any pooler: for migrations and the dispatcher, which need sessions', otherwise: '`DATABASE_URL`',
+    meaning: 'the same database past any pooler: for migrations and the dispatcher, which need sessions; no statement is prepared through `DATABASE_URL` then', otherwise: '`DATABASE_URL`',
   },
   databaseConnections: { environment: 'PORTLLM_DATABASE_CONNECTIONS', schema: wholeNumber(1, 1000).default(10), meaning: 'connections to PostgreSQL of one server, beside 4 of the job queue', otherwise: '`10`' },
   migrate: {

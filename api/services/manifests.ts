@@ -13,6 +13,29 @@ const MAX_TENSORS = 20_000
  */
 const published = new LRUCache<string, ModelManifest | PatchManifest>({ maxSize: MAX_TENSORS, sizeCalculation: ({ tensors }) => tensors.length + 1 })
 
+/** What else never changes of a published model version: what it is, and what it came from. */
+export interface ModelLink { readonly id: string; readonly digest: string; readonly parentId: string | null; readonly parentKind: string | null }
+const links = new LRUCache<string, ModelLink>({ max: 10_000 })
+
+/** A published model version that another published one names as its parent or its base. */
+export async function modelLink(db: Database, id: string): Promise<ModelLink> {
+  const kept = links.get(id)
+  if (kept !== undefined) return kept
+  const [row] = await db
+    .select({ id: modelVersions.id, digest: modelVersions.digest, parentId: modelVersions.parentId, parentKind: modelVersions.parentKind, state: modelVersions.state })
+    .from(modelVersions)
+    .where(eq(modelVersions.id, id))
+  const { state, digest, ...rest } = row!
+  const link = { ...rest, digest: digest! }
+  if (state === 'published') links.set(id, link)
+  return link
+}
+
+/** The manifest of a published model version. */
+export async function modelManifest(db: Database, id: string): Promise<ModelManifest> {
+  return (await withModelManifest(db, { id, state: 'published' })).manifest!
+}
+
 function allButManifest<T extends { manifest: unknown }>({ manifest: _, ...columns }: T): Omit<T, 'manifest'> {
   return columns
 }
@@ -23,8 +46,8 @@ export const patchVersionColumns = allButManifest(getTableColumns(patchVersions)
 type ModelVersionRow = typeof modelVersions.$inferSelect
 type PatchVersionRow = typeof patchVersions.$inferSelect
 
-/** The whole row of a model version that was read without its manifest. */
-export async function withModelManifest(db: Database, row: Omit<ModelVersionRow, 'manifest'>): Promise<ModelVersionRow> {
+/** The whole of a model version that was read without its manifest. */
+export async function withModelManifest<Row extends Pick<ModelVersionRow, 'id' | 'state'>>(db: Database, row: Row): Promise<Row & Pick<ModelVersionRow, 'manifest'>> {
   const kept = published.get(row.id) as ModelManifest | undefined
   if (kept !== undefined) return { ...row, manifest: kept }
   const [read] = await db.select({ manifest: modelVersions.manifest }).from(modelVersions).where(eq(modelVersions.id, row.id))
@@ -32,7 +55,7 @@ export async function withModelManifest(db: Database, row: Omit<ModelVersionRow,
 }
 
 /** The same of a patch version. */
-export async function withPatchManifest(db: Database, row: Omit<PatchVersionRow, 'manifest'>): Promise<PatchVersionRow> {
+export async function withPatchManifest<Row extends Pick<PatchVersionRow, 'id' | 'state'>>(db: Database, row: Row): Promise<Row & Pick<PatchVersionRow, 'manifest'>> {
   const kept = published.get(row.id) as PatchManifest | undefined
   if (kept !== undefined) return { ...row, manifest: kept }
   const [read] = await db.select({ manifest: patchVersions.manifest }).from(patchVersions).where(eq(patchVersions.id, row.id))

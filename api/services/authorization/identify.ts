@@ -24,7 +24,7 @@ export async function identifyPrincipal({ ctx, token }: { ctx: Dependencies; tok
     throw new ApiError('unauthenticated', 'The token is not valid: it is unknown, revoked or expired. Make a new one with POST /v1/tokens, or ask an administrator.')
   }
   const roles = await ctx.db.select({ organizationId: members.organizationId, role: members.role }).from(members).where(eq(members.userId, found.user.id))
-  await touchToken(ctx, found.token.id, now)
+  await touchToken(ctx, found.token, now)
   return narrow(found, new Map(roles.map((row) => [row.organizationId, row.role])))
 }
 
@@ -43,7 +43,8 @@ function narrow({ token, user }: { token: typeof tokens.$inferSelect; user: type
   }
 }
 
-async function touchToken(ctx: Dependencies, id: string, now: Date): Promise<void> {
+async function touchToken(ctx: Dependencies, { id, lastUsedAt }: typeof tokens.$inferSelect, now: Date): Promise<void> {
   const stale = new Date(now.getTime() - LAST_USED_SECONDS * 1000)
+  if (lastUsedAt !== null && lastUsedAt >= stale) return
   await ctx.db.update(tokens).set({ lastUsedAt: now }).where(and(eq(tokens.id, id), or(isNull(tokens.lastUsedAt), lt(tokens.lastUsedAt, stale))))
 }

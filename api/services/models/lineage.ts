@@ -1,7 +1,6 @@
-import { eq } from 'drizzle-orm'
 import type { Database } from '../../../db/database.ts'
-import { modelVersions } from '../../../db/schema.ts'
 import type { RequestContext } from '../../context.ts'
+import { modelLink } from '../manifests.ts'
 import { findModelVersion, modelVersionReferences } from './find.ts'
 
 export interface AncestorView { reference: string; digest: string; kind: string }
@@ -19,12 +18,9 @@ export async function describeLineage({ ctx, input }: { ctx: RequestContext; inp
 export async function findAncestors(db: Database, version: { parentId: string | null; parentKind: string | null }): Promise<AncestorRow[]> {
   const ancestors: AncestorRow[] = []
   for (let at = version; at.parentId !== null; ) {
-    const [parent] = await db
-      .select({ id: modelVersions.id, digest: modelVersions.digest, parentId: modelVersions.parentId, parentKind: modelVersions.parentKind })
-      .from(modelVersions)
-      .where(eq(modelVersions.id, at.parentId))
-    ancestors.push({ id: parent!.id, digest: parent!.digest!, kind: at.parentKind ?? 'other' })
-    at = parent!
+    const parent = await modelLink(db, at.parentId)
+    ancestors.push({ id: parent.id, digest: parent.digest, kind: at.parentKind ?? 'other' })
+    at = parent
   }
   return ancestors
 }

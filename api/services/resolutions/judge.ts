@@ -1,11 +1,9 @@
-import { eq } from 'drizzle-orm'
-import { modelVersions } from '../../../db/schema.ts'
 import type { Compatibility } from '../../../patch/compatibility.ts'
 import type { LayOptions } from '../../../patch/laying.ts'
 import type { ModelManifest } from '../../../patch/manifest.ts'
 import type { Lineage } from '../../../patch/resolution.ts'
 import type { RequestContext } from '../../context.ts'
-import { modelVersionColumns, withModelManifest } from '../manifests.ts'
+import { modelLink, modelManifest } from '../manifests.ts'
 import { modelVersionReferences, type FoundModelVersion } from '../models/find.ts'
 import { findAncestors } from '../models/lineage.ts'
 import { compatibilityOf } from './compatibility.ts'
@@ -21,14 +19,11 @@ export interface Judgement extends Compatibility {
 /** What design.md's steps of resolution say of one patch on one published target. */
 export async function judgePatch({ ctx, patch, target, options = {} }: { ctx: RequestContext; patch: SelectedPatch; target: FoundModelVersion; options?: Partial<LayOptions> | undefined }): Promise<Judgement> {
   const baseId = patch.version.baseVersionId
-  const [[row], ancestors] = await Promise.all([
-    ctx.db.select(modelVersionColumns).from(modelVersions).where(eq(modelVersions.id, baseId)),
-    target.version.id === baseId ? [] : findAncestors(ctx.db, target.version),
-  ])
+  const [base, ancestors] = await Promise.all([modelLink(ctx.db, baseId), target.version.id === baseId ? [] : findAncestors(ctx.db, target.version)])
   const depth = ancestors.findIndex((ancestor) => ancestor.id === baseId)
   // Nearest first: each entry holds the kind of the step that leads from it to what comes before it in the list.
   const descent = depth < 0 ? [] : [target.version.id, ...ancestors.slice(0, depth).map((ancestor) => ancestor.id)]
-  const [base, references] = await Promise.all([withModelManifest(ctx.db, row!), modelVersionReferences(ctx.db, [baseId, ...descent])])
+  const [baseManifest, references] = await Promise.all([modelManifest(ctx.db, baseId), modelVersionReferences(ctx.db, [baseId, ...descent])])
   const lineage: Lineage = target.version.id === baseId
     ? { relation: 'same', steps: [] }
     : depth < 0
@@ -37,11 +32,11 @@ export async function judgePatch({ ctx, patch, target, options = {} }: { ctx: Re
   const { targetRange } = patch.version
   const compatibility = compatibilityOf({
     patch: { digest: patch.version.digest!, manifest: patch.version.manifest! },
-    base: { digest: base.digest!, manifest: base.manifest! },
+    base: { digest: base.digest, manifest: baseManifest },
     target: { digest: target.version.digest!, manifest: target.version.manifest! },
     lineage,
     options,
     policy: { targetRange, targetVersion: target.version.version, yanked: patch.yanked, deprecated: patch.deprecated },
   })
-  return { ...compatibility, patch, base: { reference: references.get(baseId)!, digest: base.digest! }, baseManifest: base.manifest!, lineage }
+  return { ...compatibility, patch, base: { reference: references.get(baseId)!, digest: base.digest }, baseManifest, lineage }
 }
