@@ -7,7 +7,7 @@ import { countStreamed } from '../../gpu-runner/garbage-collector.ts'
 import { PinnedCache } from './pinned-cache.ts'
 import type { LocatedBytes, LocatedTensor, TensorMerger } from './tensor-merger.ts'
 
-/** Bytes merged at once: large enough that what surrounds a call does not show, small enough to stay in the cache. */
+/** Bytes merged at once: large enough that what surrounds a call does not show; the core itself works in pieces that stay in the cache. */
 const TILE_BYTES = 1024 * 1024
 /** Tiles that one answer has ready, or in the making, beside the one that is being sent. */
 const TILES_AHEAD = 2

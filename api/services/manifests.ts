@@ -48,21 +48,19 @@ type PatchVersionRow = typeof patchVersions.$inferSelect
 
 /** The whole of a model version that was read without its manifest. */
 export async function withModelManifest<Row extends Pick<ModelVersionRow, 'id' | 'state'>>(db: Database, row: Row): Promise<Row & Pick<ModelVersionRow, 'manifest'>> {
-  const kept = published.get(row.id) as ModelManifest | undefined
-  if (kept !== undefined) return { ...row, manifest: kept }
-  const [read] = await db.select({ manifest: modelVersions.manifest }).from(modelVersions).where(eq(modelVersions.id, row.id))
-  return keep(row, read?.manifest ?? null)
+  return { ...row, manifest: (await manifestOf(db, modelVersions, row)) as ModelManifest | null }
 }
 
 /** The same of a patch version. */
 export async function withPatchManifest<Row extends Pick<PatchVersionRow, 'id' | 'state'>>(db: Database, row: Row): Promise<Row & Pick<PatchVersionRow, 'manifest'>> {
-  const kept = published.get(row.id) as PatchManifest | undefined
-  if (kept !== undefined) return { ...row, manifest: kept }
-  const [read] = await db.select({ manifest: patchVersions.manifest }).from(patchVersions).where(eq(patchVersions.id, row.id))
-  return keep(row, read?.manifest ?? null)
+  return { ...row, manifest: (await manifestOf(db, patchVersions, row)) as PatchManifest | null }
 }
 
-function keep<Row extends { id: string; state: string }, Manifest extends ModelManifest | PatchManifest>(row: Row, manifest: Manifest | null): Row & { manifest: Manifest | null } {
-  if (manifest !== null && row.state === 'published') published.set(row.id, manifest)
-  return { ...row, manifest }
+async function manifestOf(db: Database, versions: typeof modelVersions | typeof patchVersions, { id, state }: { id: string; state: string }): Promise<ModelManifest | PatchManifest | null> {
+  const kept = published.get(id)
+  if (kept !== undefined) return kept
+  const [read] = await db.select({ manifest: versions.manifest }).from(versions).where(eq(versions.id, id))
+  const manifest = read?.manifest ?? null
+  if (manifest !== null && state === 'published') published.set(id, manifest)
+  return manifest
 }

@@ -10,8 +10,10 @@ import { recordAudit } from '../audit/record.ts'
 import { assertMayStartMerge } from '../authorization/authorize.ts'
 import { visibleTo } from '../authorization/visibility.ts'
 import { enqueueJob } from '../jobs/enqueue.ts'
-import { modelVersionReference, type FoundModelVersion } from '../models/find.ts'
+import { modelVersionColumns, patchVersionColumns, withModelManifest, withPatchManifest } from '../manifests.ts'
+import type { FoundModelVersion } from '../models/find.ts'
 import { patchVersionReference } from '../patches/find.ts'
+import { inOrder } from '../resolutions/in-order.ts'
 import { judgePatch, type Judgement } from '../resolutions/judge.ts'
 import { judgeReferences, recipeOf } from '../resolutions/resolve.ts'
 import type { SelectedPatch } from '../resolutions/select-patches.ts'
@@ -30,8 +32,7 @@ export async function requestMerge({ ctx, input }: { ctx: RequestContext; input:
 /** The same by exact digests, as a lockfile has them: what was yanked since still works. */
 export async function requestDerivation({ ctx, input }: { ctx: RequestContext; input: { target: string; patches: readonly { digest: string; weight: number }[]; options: DerivationOptions; storage?: MergeStorage | undefined } }): Promise<string> {
   const target = await findByDigest(ctx, input.target)
-  const judgements: Judgement[] = []
-  for (const { digest, weight } of input.patches) judgements.push(await judgePatch({ ctx, target, patch: await findPatchByDigest(ctx, digest, weight), options: input.options }))
+  const judgements = await inOrder(input.patches, async ({ digest, weight }) => judgePatch({ ctx, target, patch: await findPatchByDigest(ctx, digest, weight), options: input.options }))
   return request(ctx, target, judgements, input.storage)
 }
 
@@ -92,23 +93,24 @@ function sayingWhatIsWrong<T>(work: () => T): T {
 
 async function findByDigest(ctx: RequestContext, digest: string): Promise<FoundModelVersion> {
   const [row] = await ctx.db
-    .select({ organization: organizations, model: models, version: modelVersions })
+    .select({ organization: organizations, model: models, version: modelVersionColumns })
     .from(modelVersions)
     .innerJoin(models, eq(models.id, modelVersions.modelId))
     .innerJoin(organizations, eq(organizations.id, models.organizationId))
     .where(and(eq(modelVersions.digest, digest), eq(modelVersions.state, 'published'), visibleTo(ctx.principal, models)))
     .limit(1)
   if (row === undefined) throw notFound('The model version', digest)
-  return { ...row, reference: (await modelVersionReference(ctx.db, row.version.id))! }
+  const { organization, model, version } = row
+  return { organization, model, version: await withModelManifest(ctx.db, version), reference: `${organization.name}/${model.name}@${version.version}` }
 }
 
 async function findPatchByDigest(ctx: RequestContext, digest: string, weight: number): Promise<SelectedPatch> {
   const [row] = await ctx.db
-    .select({ version: patchVersions })
+    .select({ version: patchVersionColumns })
     .from(patchVersions)
     .innerJoin(patches, eq(patches.id, patchVersions.patchId))
     .where(and(eq(patchVersions.digest, digest), eq(patchVersions.state, 'published'), visibleTo(ctx.principal, patches)))
     .limit(1)
   if (row === undefined) throw notFound('The patch version', digest)
-  return { reference: (await patchVersionReference(ctx.db, row.version.id))!, weight, version: row.version, yanked: null, deprecated: null }
+  return { reference: (await patchVersionReference(ctx.db, row.version.id))!, weight, version: await withPatchManifest(ctx.db, row.version), yanked: null, deprecated: null }
 }

@@ -12,7 +12,9 @@ const kept = new LRUCache<string, Compatibility>({ maxSize: MAX_EDITS, sizeCalcu
 export function compatibilityOf({ patch, ...input }: Omit<CompatibilityInput, 'patch'> & { patch: { digest: string; manifest: PatchManifest } }): Compatibility {
   const { base, target, ...rest } = input
   const key = canonicalJson([patch.digest, base.digest, target.digest, rest])
-  const found = kept.get(key) ?? checkCompatibility({ ...input, patch: patch.manifest })
-  kept.set(key, found)
-  return found
+  const found = kept.get(key)
+  if (found !== undefined) return found
+  const made = checkCompatibility({ ...input, patch: patch.manifest })
+  kept.set(key, made)
+  return made
 }
