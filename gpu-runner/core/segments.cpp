@@ -31,15 +31,9 @@ struct IoFailure {
 };
 
 void read_all(int file, uint8_t *to, uint64_t size, uint64_t offset) {
-  while (size) {
-    const ssize_t got = pread(file, to, size, static_cast<off_t>(offset));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw IoFailure{"reading the source", errno};
-    if (got == 0) throw IoFailure{"the source ends before the tensor does", EIO};
-    to += got;
-    size -= static_cast<uint64_t>(got);
-    offset += static_cast<uint64_t>(got);
-  }
+  const int error = read_fully(file, to, size, offset);
+  if (error > 0) throw IoFailure{"reading the source", error};
+  if (error < 0) throw IoFailure{"the source ends before the tensor does", EIO};
 }
 
 void write_all(int file, const uint8_t *from, uint64_t size, uint64_t offset) {

@@ -125,16 +125,22 @@ void check_segments(CheckedOutputs &checked, const portllm_source &source, const
 
 }  // namespace
 
-void read_exactly(int file, uint8_t *to, uint64_t size, uint64_t offset, const char *what) {
+int read_fully(int file, uint8_t *to, uint64_t size, uint64_t offset) {
   while (size) {
     const ssize_t got = pread(file, to, size, static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail(PORTLLM_IO, "reading %s: %s", what, std::strerror(errno));
-    if (got == 0) fail(PORTLLM_IO, "the file ended while %s was read", what);
+    if (got <= 0) return got < 0 ? errno : -1;
     to += got;
     size -= static_cast<uint64_t>(got);
     offset += static_cast<uint64_t>(got);
   }
+  return 0;
+}
+
+void read_exactly(int file, uint8_t *to, uint64_t size, uint64_t offset, const char *what) {
+  const int error = read_fully(file, to, size, offset);
+  if (error > 0) fail(PORTLLM_IO, "reading %s: %s", what, std::strerror(error));
+  if (error < 0) fail(PORTLLM_IO, "the file ended while %s was read", what);
 }
 
 CheckedOutputs check_outputs(const portllm_output *outputs, uint64_t count, const portllm_operand *operands, uint64_t operand_count) {

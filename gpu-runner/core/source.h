@@ -9,7 +9,10 @@
 
 namespace portllm {
 
-// Fills `to`; fails where the file cannot be read, or ends before. `what` is read, in words.
+// Fills `to`. Returns 0, the number of the error that stopped it, or -1 where the file ends before.
+int read_fully(int file, uint8_t *to, uint64_t size, uint64_t offset);
+
+// The same; fails where the file cannot be read, or ends before. `what` is read, in words.
 void read_exactly(int file, uint8_t *to, uint64_t size, uint64_t offset, const char *what);
 
 // What a call of portllm_write_segments works on, kept alive: the outputs' sources, the tensors of the segments that merge,
